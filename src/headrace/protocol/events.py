@@ -1,0 +1,70 @@
+"""The vocabulary every HTTP version's engine speaks to the connection.
+
+``end_stream`` is a field of the head and data events: a GET is one event. To the rest of headrace
+HTTP/1.1 looks like HTTP/2 with one stream at a time, id 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.errors import RemoteProtocolError
+from headrace.types import Headers
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReceived:
+    """The head of a request.
+
+    An engine may hand out the same object for byte-identical requests, so nobody changes ``headers``;
+    whoever passes them on passes a copy.
+    """
+
+    stream_id: int
+    method: str
+    """Upper-case token, RFC 9110 §9.1."""
+    path: str
+    """Percent-decoded, UTF-8 with replacement."""
+    raw_path: bytes
+    """As on the wire, without the query."""
+    query_string: bytes
+    """Behind the first ``?``, raw."""
+    headers: Headers
+    """Wire order, names lower-case, duplicates kept."""
+    http_version: str
+    """"1.0", "1.1" or "2"."""
+    end_stream: bool
+    """No body follows."""
+    expects_continue: bool
+    """The client waits for ``100 Continue`` before it sends the body, RFC 9110 §10.1.1."""
+    upgrade: bytes
+    """The value of ``Upgrade`` when ``Connection`` names it, else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """A piece of a request's body, the coding already undone."""
+
+    stream_id: int
+    data: bytes
+    end_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrailersReceived:
+    """The trailer section of a request; always its end. RFC 9110 §6.5."""
+
+    stream_id: int
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFailed:
+    """The peer broke the protocol; always the last event. The answer stands in the out-buffer unless an
+    exchange is under way, whose response is then the last.
+    """
+
+    error: RemoteProtocolError
+
+
+Event = RequestReceived | DataReceived | TrailersReceived | ConnectionFailed
