@@ -26,7 +26,7 @@ class Option:
         minimum, maximum: inclusive range of a number.
         unit: what a number counts: "s", "bytes", "requests", ...
         metavar: the word for the value in ``--help``.
-        fallback_env: a further variable that is read last (``WEB_CONCURRENCY``).
+        fallback_env: a further variable, read after the other two (``WEB_CONCURRENCY``).
         exists: the value is a path that must exist.
         takes_boolean: the flag takes ``true`` or ``false`` as its value, as uvicorn's
             ``--ws-per-message-deflate`` does.
@@ -35,6 +35,7 @@ class Option:
         suggestions: values with a meaning of their own where others are allowed as well.
         secret: never printed.
         api_only: a keyword of the Python interface and nothing else.
+        joined_by: a list is accepted as well, and joined by this.
     """
 
     help: str
@@ -52,6 +53,7 @@ class Option:
     suggestions: tuple[str, ...] = ()
     secret: bool = False
     api_only: bool = False
+    joined_by: str = ""
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
@@ -144,6 +146,7 @@ class ProxyOptions:
         "Trusted proxies: addresses, networks, the literal unix for Unix sockets, or * for all",
         uvicorn=True,
         fallback_env="FORWARDED_ALLOW_IPS",
+        joined_by=",",
     )
 
 
@@ -156,9 +159,9 @@ class ProcessOptions:
     )
     loop: str = option(
         "auto",
-        "Event loop: auto takes uvloop where it is there",
+        "Event loop: auto takes uvloop where it is there; also module:factory",
         uvicorn=True,
-        suggestions=("auto", "asyncio", "uvloop", "none"),
+        suggestions=("auto", "asyncio", "uvloop", "zuvloop", "none"),
     )
     reload: bool = option(False, "Restart on changes of the source", uvicorn=True)
     reload_dirs: tuple[str, ...] = option(
@@ -253,8 +256,9 @@ class HTTPOptions:
         metavar="NAME:VALUE",
     )
     h11_max_incomplete_event_size: int | None = option(
-        None, "Accepted for uvicorn; sets --limit-request-head", uvicorn=True, unit="bytes", minimum=256
-    )
+        None, "Accepted for uvicorn; sets --limit-request-head", uvicorn=True, unit="bytes", minimum=256,
+        maximum=16_777_216,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

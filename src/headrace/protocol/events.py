@@ -38,7 +38,7 @@ class RequestReceived:
     expects_continue: bool
     """The client waits for ``100 Continue`` before it sends the body, RFC 9110 §10.1.1."""
     upgrade: bytes
-    """The value of ``Upgrade`` when ``Connection`` names it, else empty."""
+    """The value of ``Upgrade`` when ``Connection`` names it and there is no body, else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,32 @@
+"""An awaitable that is finished already."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+
+class Finished(Coroutine[Any, Any, None]):
+    """What ``send`` returns when there is nothing to wait for: no coroutine is made, no frame entered.
+
+    It has no state, so one serves all. A ``Coroutine``, so that ``asyncio.create_task(send(...))`` works.
+    """
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return iter(())  # type: ignore[return-value]
+
+    def send(self, value: Any) -> Any:
+        """Finish."""
+        raise StopIteration
+
+    def throw(self, *error: Any) -> Any:
+        """Let the error pass."""
+        raise error[0]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+FINISHED = Finished()

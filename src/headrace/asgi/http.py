@@ -1,0 +1,423 @@
+"""One request and its response: events of an engine to ASGI messages, ASGI messages to an engine.
+
+What HTTP means lives here once, for every HTTP version: the order of messages, the bodies of HEAD, 204 and
+304, promised lengths, disconnects. ASGI HTTP specification 2.3 with ``http.response.trailers``,
+``http.response.early_hint`` and ``http.response.pathsend``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable
+from enum import IntEnum
+from typing import Any
+
+from headrace.asgi.finished import FINISHED
+from headrace.asgi.stream import Stream
+from headrace.errors import ASGIError, RemoteProtocolError
+from headrace.protocol.events import RequestReceived
+from headrace.types import ASGIApplication, Headers, Message
+
+HIGH_WATER_BYTES = 65_536
+"""Request body waiting for the application above which reading pauses."""
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class ResponseState(IntEnum):
+    """How far the application's response is."""
+
+    EXPECT_START = 0
+    HEAD_HELD = 1
+    """Started; the head waits for the first piece of body, so that a small response is one write."""
+    BODY = 2
+    TRAILERS = 3
+    COMPLETE = 4
+
+
+MESSAGES: dict[tuple[ResponseState, str], ResponseState] = {
+    (ResponseState.EXPECT_START, "http.response.early_hint"): ResponseState.EXPECT_START,
+    (ResponseState.EXPECT_START, "http.response.start"): ResponseState.HEAD_HELD,
+    (ResponseState.HEAD_HELD, "http.response.body"): ResponseState.BODY,
+    (ResponseState.HEAD_HELD, "http.response.pathsend"): ResponseState.COMPLETE,
+    (ResponseState.BODY, "http.response.body"): ResponseState.BODY,
+    (ResponseState.TRAILERS, "http.response.trailers"): ResponseState.TRAILERS,
+}
+"""The theory: which message may come in which state, and the state behind it while more is promised. The
+last body goes on to COMPLETE, or to TRAILERS where the start promised them; the last trailers to COMPLETE.
+Every other pair is an ``ASGIError``. ``send`` is this table flattened, for speed; a test holds the two
+against each other."""
+
+_EXPECT_START, _HEAD_HELD, _BODY, _TRAILERS, _COMPLETE = (int(state) for state in ResponseState)
+
+_EXPECTED = {
+    _EXPECT_START: "'http.response.start'",
+    _HEAD_HELD: "'http.response.body'",
+    _BODY: "'http.response.body'",
+    _TRAILERS: "'http.response.trailers'",
+}
+
+
+class HTTPExchange:
+    """One request and its response.
+
+    The connection feeds it (``feed``, ``disconnect``, ``fail``) and runs ``run`` in a task of its own; the
+    application sees ``receive`` and ``send``.
+
+    Attributes:
+        scope: the ASGI scope.
+        status: of the response, once started; 499 when the client left before.
+        sent_bytes: of the response's body.
+        response_headers: as the application gave them, once started.
+        started_s: the loop's time at which the head had been read; 0.0 when nobody asks.
+        is_disconnected: the client is gone, or has been given up.
+        buffered_bytes: of the body, waiting for the application.
+    """
+
+    __slots__ = (
+        "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
+        "_left", "_news", "_state", "_stream", "_stream_id", "_told_to_end", "_trailers", "_waiting",
+        "_wants_trailers", "buffered_bytes",
+        "is_disconnected", "response_headers", "scope", "sent_bytes", "started_s", "status", "task",
+    )  # fmt: skip
+
+    def __init__(
+        self, application: ASGIApplication, stream: Stream, scope: dict[str, Any], event: RequestReceived
+    ) -> None:
+        self._application = application
+        self._stream = stream
+        self._engine = stream.engine
+        self._stream_id = event.stream_id
+        self.scope = scope
+        self._body: list[bytes] = []
+        self.buffered_bytes = 0
+        self._body_ended = event.end_stream
+        self._body_taken = False
+        self._trailers: Headers | None = None
+        self._half_closed = False
+        self._told_to_end = False
+        self._news: asyncio.Event | None = None
+        self._waiting = 0
+        self._state = _EXPECT_START
+        self._has_body = True
+        self._left: int | None = None
+        self._wants_trailers = False
+        self.is_disconnected = False
+        self.status = 0
+        self.sent_bytes = 0
+        self.started_s = 0.0
+        self.response_headers: Headers | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    # The connection's side
+
+    @property
+    def state(self) -> ResponseState:
+        """How far the response is."""
+        return ResponseState(self._state)
+
+    @property
+    def is_event_stream(self) -> bool:
+        """The response is a stream of server-sent events, which ends only when one side says so."""
+        return self._state == _BODY and any(
+            name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+            for name, value in self.response_headers or ()
+        )
+
+    @property
+    def is_head_held(self) -> bool:
+        """A head waits for its body, or for ``flush_head``."""
+        return self._state == _HEAD_HELD
+
+    @property
+    def waits_for_body(self) -> bool:
+        """The application waits in ``receive`` for body that has not arrived."""
+        return self._waiting > 0 and not self._body_ended
+
+    def feed(self, data: bytes, end_stream: bool) -> None:
+        """Take a piece of the request's body."""
+        if data:
+            self._body.append(data)
+            self.buffered_bytes += len(data)
+        if end_stream:
+            self._body_ended = True
+        self._wake()
+
+    def feed_trailers(self, headers: Headers) -> None:
+        """Take the request's trailers; they end its body."""
+        self._trailers = headers
+        self.feed(b"", True)
+
+    def half_close(self) -> None:
+        """The client has sent its end but may still read: the application is told, and answered for."""
+        self._half_closed = True
+        self._wake()
+
+    def tell_to_end(self) -> None:
+        """The server stops: ``receive`` says ``http.disconnect``, what the application still sends goes out.
+
+        A stream whose application ends without its last message is then ended in its stead.
+        """
+        self._told_to_end = True
+        self.half_close()
+
+    def disconnect(self) -> None:
+        """The client is gone: ``receive`` says so, ``send`` does nothing more."""
+        if self.is_disconnected:
+            return
+        self.is_disconnected = True
+        if self._state == _HEAD_HELD:
+            self._engine.drop_headers()
+        self._wake()
+
+    def fail(self, error: RemoteProtocolError) -> None:
+        """The rest of the request is broken: answer if nothing has been sent, and end."""
+        self._answer_instead(error.status)
+        self.disconnect()
+
+    def flush_head(self) -> None:
+        """Let the head go without waiting longer for the body."""
+        if self._state != _HEAD_HELD or self.is_disconnected:
+            return
+        self._state = _BODY
+        self._engine.send_data(self._stream_id, b"", False)
+        self._stream.flush()
+
+    async def run(self) -> None:
+        """Call the application, and answer for it when it does not answer."""
+        try:
+            result: object = await self._application(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
+        except asyncio.CancelledError:
+            # Ends here: nobody waits for the task. Cancelled by the server, or raised by the application.
+            self._give_up(503 if self.task is not None and self.task.cancelling() else 500)
+        except BaseException as error:
+            self._on_error(error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+        else:
+            if self._state == _BODY and self._told_to_end and self._left is None:
+                self._send_body(b"", False)
+            if self._state != _COMPLETE and not self.is_disconnected:
+                _logger.error("ASGI callable returned without %s.", self._missing())
+                self._give_up(500)
+            elif result is not None:
+                _logger.error("ASGI callable should return None, but returned '%s'.", result)
+        finally:
+            self._stream.on_application_done(self)
+
+    # The application's side
+
+    async def receive(self) -> Message:
+        """The next ASGI message of the request; waits until there is one."""
+        while True:
+            if self.is_disconnected or self._state == _COMPLETE:
+                return {"type": "http.disconnect"}
+            if not self._body_taken and (self._body or self._body_ended):
+                return self._take_body()
+            if self._half_closed:
+                return {"type": "http.disconnect"}
+            if not self._body_ended:
+                self._engine.send_continue()
+                self._stream.flush()
+                self._stream.on_body_wanted()
+            if self._news is None:
+                self._news = asyncio.Event()
+            self._news.clear()
+            self._waiting += 1
+            try:
+                await self._news.wait()
+            finally:
+                self._waiting -= 1
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Take one ASGI message of the response.
+
+        A plain method: in the common case nothing is waited for and no coroutine is made.
+
+        Raises:
+            ASGIError: out of order, or not valid.
+        """
+        kind = message["type"]
+        state = self._state
+        if kind == "http.response.body" and (state == _HEAD_HELD or state == _BODY):
+            return self._send_body(message.get("body", b""), message.get("more_body", False))
+        if kind == "http.response.start" and state == _EXPECT_START:
+            return self._start(message)
+        if kind == "http.response.early_hint" and state == _EXPECT_START:
+            return self._send_early_hint(message)
+        if kind == "http.response.trailers" and state == _TRAILERS:
+            return self._send_trailers(message)
+        if kind == "http.response.pathsend" and state == _HEAD_HELD:
+            return self._send_path(message["path"])
+        raise self._out_of_order(kind)
+
+    # Within
+
+    def _wake(self) -> None:
+        if self._news is not None:
+            self._news.set()
+
+    def _take_body(self) -> Message:
+        pieces = self._body
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        message: Message = {"type": "http.request", "body": body, "more_body": not self._body_ended}
+        if self._body_ended:
+            self._body_taken = True
+            if self._trailers is not None:
+                message["headrace.trailers"] = self._trailers
+        if body:
+            self._body = []
+            self.buffered_bytes = 0
+            self._stream.on_consumed()
+        return message
+
+    def _start(self, message: Message) -> Awaitable[None]:
+        if self.is_disconnected:
+            self._state = _HEAD_HELD
+            return FINISHED
+        status = message["status"]
+        if not isinstance(status, int) or not 200 <= status <= 999:
+            raise ASGIError(f"Invalid status of a response: {status!r:.80}")
+        headers = message.get("headers", ())
+        if type(headers) is not list:
+            headers = list(headers)
+        has_body = self.scope["method"] != "HEAD" and status != 204 and status != 304
+        try:
+            self._left = self._engine.send_headers(self._stream_id, status, headers, has_body)
+        except ValueError as error:
+            raise ASGIError(str(error)) from None
+        self._has_body = has_body
+        self._wants_trailers = message.get("trailers", False)
+        self.status = status
+        self.response_headers = headers
+        self._state = _HEAD_HELD
+        self._stream.hold_head(self)
+        return FINISHED
+
+    def _send_body(self, data: bytes, more: bool) -> Awaitable[None]:
+        if self.is_disconnected:
+            self._state = _BODY if more else _COMPLETE
+            return FINISHED
+        if type(data) is not bytes:
+            data = bytes(data)
+        stream = self._stream
+        if self._has_body:
+            size = len(data)
+            if self._left is not None:
+                self._count(size, more)
+            self.sent_bytes += size
+            self._engine.send_data(self._stream_id, data, not more and not self._wants_trailers)
+        else:
+            self._engine.send_data(self._stream_id, b"", not more)
+        stream.flush()
+        if more:
+            self._state = _BODY
+            return FINISHED if stream.is_writable else stream.wait_writable()
+        if self._wants_trailers:
+            self._state = _TRAILERS
+            return FINISHED
+        self._complete()
+        return FINISHED
+
+    def _count(self, size: int, more: bool) -> None:
+        """Hold the body against the promised Content-Length, before any of it is encoded."""
+        assert self._left is not None
+        left = self._left - size
+        if left < 0:
+            self._break_promise("Response content longer than Content-Length")
+        if left and not more:
+            self._break_promise("Response content shorter than Content-Length")
+        self._left = left
+
+    def _break_promise(self, what: str) -> None:
+        self._give_up(500)
+        raise ASGIError(what)
+
+    def _send_early_hint(self, message: Message) -> Awaitable[None]:
+        if not self.is_disconnected:
+            links = [(b"link", link) for link in message.get("links", ())]
+            try:
+                self._engine.send_informational(103, links)
+            except ValueError as error:
+                raise ASGIError(str(error)) from None
+            self._stream.flush()
+        return FINISHED
+
+    def _send_trailers(self, message: Message) -> Awaitable[None]:
+        more = message.get("more_trailers", False)
+        if more:
+            raise ASGIError("Trailers in several messages are not supported; send them in one")
+        if not self.is_disconnected:
+            try:
+                self._engine.send_trailers(self._stream_id, message.get("headers", ()))
+            except ValueError as error:
+                raise ASGIError(str(error)) from None
+            self._stream.flush()
+        self._complete()
+        return FINISHED
+
+    async def _send_path(self, path: str) -> None:
+        if not os.path.isabs(path):
+            raise ASGIError(f"The path of 'http.response.pathsend' must be absolute: {path!r:.80}")
+        if self.is_disconnected:
+            self._state = _COMPLETE
+            return
+        size = os.stat(path).st_size
+        if self._has_body:
+            if self._left is not None and self._left != size:
+                self._break_promise(f"Content-Length is {self._left}, the file has {size} bytes")
+            self._state = _BODY
+            await self._stream.send_file(path, 0, size)
+            self.sent_bytes = size
+        else:
+            self._engine.send_data(self._stream_id, b"", True)
+            self._stream.flush()
+        if not self.is_disconnected:
+            self._complete()
+
+    def _complete(self) -> None:
+        self._state = _COMPLETE
+        if self._news is not None:
+            self._news.set()
+        if not self.is_disconnected:
+            self._stream.on_response_complete(self)
+
+    def _answer_instead(self, status: int) -> bool:
+        """Answer by ourselves if nothing of the application's response has left."""
+        if self.is_disconnected or self._state > _HEAD_HELD:
+            return False
+        self._engine.drop_headers()
+        self._engine.send_error(status)
+        self.status = status
+        self._state = _COMPLETE
+        self._stream.flush()
+        return True
+
+    def _give_up(self, status: int) -> None:
+        """The application will not end its response: answer for it, or cut what it left open."""
+        if self._state == _COMPLETE or self.is_disconnected:
+            return
+        if self._answer_instead(status):
+            self._stream.on_response_complete(self)
+        else:
+            self._state = _COMPLETE
+            self.disconnect()
+            self._stream.abort()
+
+    def _on_error(self, error: BaseException) -> None:
+        if self.is_disconnected and isinstance(error, OSError):
+            # What an application raises because the client has gone is not its fault.
+            _logger.debug("The client left: %r", error)
+            return
+        _logger.error("Exception in ASGI application\n", exc_info=error)
+        self._give_up(500)
+
+    def _missing(self) -> str:
+        return "starting response" if self._state == _EXPECT_START else "completing response"
+
+    def _out_of_order(self, kind: str) -> ASGIError:
+        if self._state == _COMPLETE:
+            return ASGIError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+        return ASGIError(f"Expected ASGI message {_EXPECTED[self._state]}, but got '{kind}'.")

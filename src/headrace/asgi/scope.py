@@ -1,0 +1,77 @@
+"""Build the ``scope`` of an HTTP request. ASGI HTTP specification 2.3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.protocol.events import RequestReceived
+from headrace.types import Address
+
+ASGI_VERSION = "3.0"
+HTTP_SPEC_VERSION = "2.3"
+"""From 2.4 on Starlette and FastAPI end idle streams only by an error of ``send``, never by
+``http.disconnect``; what drains them must then cancel. So 2.3, as uvicorn says."""
+
+
+class ScopeTemplate:
+    """What the scopes of all requests of one connection share.
+
+    Args:
+        scheme: "http" or "https".
+        client, server: see ``headrace.types.Address``.
+        root_path: without a trailing slash.
+        root_path_mode: "prefix" puts the root path before ``path``, as uvicorn does; "asgi" does not;
+            "auto" does unless the path begins with it already.
+        state: the lifespan's state; each request gets a shallow copy.
+        extensions: the ``extensions`` of each scope.
+    """
+
+    __slots__ = ("_common", "_extensions", "_prefix", "_prefix_when_missing", "_raw_prefix", "_state")
+
+    def __init__(
+        self,
+        *,
+        scheme: str,
+        client: Address | None,
+        server: Address | None,
+        root_path: str,
+        root_path_mode: str,
+        state: dict[str, Any],
+        extensions: dict[str, dict[str, Any]],
+    ) -> None:
+        self._common: dict[str, Any] = {
+            "type": "http",
+            "asgi": None,
+            "http_version": "1.1",
+            "server": server,
+            "client": client,
+            "scheme": scheme,
+            "root_path": root_path,
+        }
+        self._state = state
+        self._extensions = extensions
+        self._prefix = "" if root_path_mode == "asgi" else root_path
+        self._raw_prefix = self._prefix.encode("utf-8")
+        self._prefix_when_missing = root_path_mode == "auto"
+
+    def build(self, event: RequestReceived) -> dict[str, Any]:
+        """Build the scope of one request; nothing in it but the extensions' inner tables is shared."""
+        scope = self._common.copy()
+        scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
+        scope["http_version"] = event.http_version
+        scope["method"] = event.method
+        scope["path"] = path = event.path
+        scope["raw_path"] = event.raw_path
+        scope["query_string"] = event.query_string
+        scope["headers"] = event.headers.copy()
+        scope["state"] = self._state.copy()
+        scope["extensions"] = self._extensions.copy()
+        prefix = self._prefix
+        if prefix and not (self._prefix_when_missing and _is_below(path, prefix)):
+            scope["path"] = prefix + path
+            scope["raw_path"] = self._raw_prefix + event.raw_path
+        return scope
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix + "/")

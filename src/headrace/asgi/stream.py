@@ -1,0 +1,73 @@
+"""What an exchange needs of the engine and the connection below it, whatever the HTTP version."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from headrace.asgi.http import HTTPExchange
+
+
+class Engine(Protocol):
+    """The sending half of a protocol engine, as far as one response needs it."""
+
+    def send_headers(
+        self, stream_id: int, status: int, headers: Iterable[tuple[bytes, bytes]], has_body: bool
+    ) -> int | None:
+        """Check and keep the head; returns the Content-Length it promises."""
+
+    def drop_headers(self) -> None:
+        """Forget the head that is kept."""
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Encode a piece of body, behind the head."""
+
+    def send_trailers(self, stream_id: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """End with trailers."""
+
+    def send_informational(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Encode a 1xx response."""
+
+    def send_continue(self) -> None:
+        """Ask for the body if the client waits to be asked."""
+
+    def send_error(self, status: int) -> None:
+        """Encode a whole response of our own."""
+
+
+class Stream(Protocol):
+    """What carries one exchange: a connection of HTTP/1.1, later a stream of HTTP/2."""
+
+    is_writable: bool
+
+    @property
+    def engine(self) -> Engine:
+        """Encodes the response."""
+
+    def flush(self) -> None:
+        """Write what the engine has encoded."""
+
+    def wait_writable(self) -> Awaitable[None]:
+        """Wait while the write brake is on."""
+
+    def hold_head(self, exchange: HTTPExchange) -> None:
+        """Call ``flush_head`` when the application waits for something else than us."""
+
+    def on_consumed(self) -> None:
+        """The application took what was waiting of the body."""
+
+    def on_body_wanted(self) -> None:
+        """The application waits for the body."""
+
+    def on_response_complete(self, exchange: HTTPExchange) -> None:
+        """The response is encoded whole."""
+
+    def on_application_done(self, exchange: HTTPExchange) -> None:
+        """The application has returned, raised or been cancelled."""
+
+    def send_file(self, path: str, offset: int, count: int) -> Awaitable[None]:
+        """Write ``count`` bytes of a file."""
+
+    def abort(self) -> None:
+        """Cut the connection or reset the stream."""

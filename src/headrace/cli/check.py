@@ -1,0 +1,123 @@
+"""``headrace check``: resolve and validate everything, import the application, print it, start nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from headrace.asgi.importer import detect_interface, find_application, load_application
+from headrace.cli.failure import STARTUP_FAILURE, report_failure
+from headrace.cli.options import TableCommand, given_arguments, load_config
+from headrace.config import Config, Row, load_env_file, rows
+from headrace.errors import HeadraceError
+from headrace.net.addresses import addresses_of, parse_mode
+from headrace.net.tls import TLSContexts, is_tls_wanted
+from headrace.telemetry.access_template import TemplateText
+
+_HELP = """Check the configuration and the application, start nothing.
+
+Prints each option with its value and where it came from. The exit code is 3 if `headrace run` with the same
+arguments would refuse to start.
+"""
+_MASK = "********"
+
+
+@click.pass_context
+def _check(ctx: click.Context) -> None:
+    as_json = bool(ctx.meta.get("headrace.as_json"))
+    log_level = given_arguments(ctx).get("log_level")
+    try:
+        config = load_config(ctx)
+        log_level = config.log.log_level
+        _validate(config)
+        application = _load(config)
+    except HeadraceError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "error": str(error)}, indent=2))
+            ctx.exit(STARTUP_FAILURE)
+        ctx.exit(report_failure(error, log_level))
+    click.echo(_describe_json(config, application) if as_json else _describe(config, application))
+
+
+def _keep_as_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    ctx.meta["headrace.as_json"] = value
+
+
+def _validate(config: Config) -> None:
+    """Read the values whose meaning lies outside the option table: addresses, certificates, the log's format.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    addresses_of(config.listen)
+    parse_mode(config.listen.uds_mode)
+    if is_tls_wanted(config.tls):
+        TLSContexts(config.tls, config=config)
+    if config.log.access_log_format not in ("uvicorn", "combined", "json"):
+        TemplateText(config.log.access_log_format)
+
+
+def _load(config: Config) -> dict[str, str]:
+    """Import the application and say what it is."""
+    options = config.application
+    load_env_file(options.env_file)
+    found = find_application(options.app, options.app_dir)
+    app = load_application(found, options.factory, options.interface)
+    kind = type(found.target)
+    return {
+        "name": found.name,
+        "type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
+        "interface": detect_interface(app),
+    }
+
+
+def _describe(config: Config, application: dict[str, str]) -> str:
+    """Two blocks of lines, name, value and place: what was set, then what was left at its default."""
+    given = [row for row in _shown_rows() if config.sources[row.name] != "default"]
+    others = [row for row in _shown_rows() if config.sources[row.name] == "default"]
+    lines = [f"Application {application['name']} ({application['type']}, {application['interface']})"]
+    if given:
+        lines += ["", "Set:", *_lines(config, given)]
+    lines += [
+        "",
+        "Defaults:",
+        *_lines(config, others),
+        "",
+        "The configuration is valid; nothing was started.",
+    ]
+    return "\n".join(lines)
+
+
+def _lines(config: Config, shown: list[Row]) -> list[str]:
+    values = {row.name: json.dumps(_value(config, row), ensure_ascii=False) for row in shown}
+    key_width = max(len(row.key) for row in shown)
+    value_width = max(len(value) for value in values.values())
+    return [
+        f"  {row.key:<{key_width}}  {values[row.name]:<{value_width}}  {config.sources[row.name]}"
+        for row in shown
+    ]
+
+
+def _describe_json(config: Config, application: dict[str, str]) -> str:
+    options = {
+        row.key: {"value": _value(config, row), "source": config.sources[row.name]} for row in _shown_rows()
+    }
+    return json.dumps({"ok": True, "application": application, "options": options}, indent=2)
+
+
+def _shown_rows() -> list[Row]:
+    return [row for row in rows().values() if not row.option.api_only]
+
+
+def _value(config: Config, row: Row) -> Any:
+    value = row.value(config)
+    return _MASK if row.option.secret and value is not None else value
+
+
+_JSON = click.Option(
+    ["--json", "as_json"], is_flag=True, callback=_keep_as_json, help="Print one JSON object."
+)
+
+command = TableCommand("check", help=_HELP, callback=_check, further=(_JSON,))

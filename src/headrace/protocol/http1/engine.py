@@ -1,0 +1,483 @@
+"""The HTTP/1.1 engine of one connection, server side.
+
+    IDLE ──head──▶ BODY ──its end──▶ ANSWERING ──start_next_cycle──▶ IDLE
+      └───head without body────────────▲  │
+                                          └─ last response, or a protocol error ──▶ CLOSED
+
+One request at a time: what a client sends behind it (pipelining, RFC 9112 §9.3.2) stays bytes until the
+response is complete. When the response ends before the request's body does, the rest is read and dropped
+(``discarding``), up to ``MAX_DISCARDED_BYTES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
+
+import httptools
+
+from headrace.errors import RemoteProtocolError
+from headrace.protocol.events import ConnectionFailed, DataReceived, Event, TrailersReceived
+from headrace.protocol.fields import (
+    ResponseField,
+    SpecialLine,
+    response_lines,
+    write_line,
+)
+from headrace.protocol.http1.chunked import ChunkedDecoder
+from headrace.protocol.http1.parser import CHUNKED, Head, HeadParser, status_of
+from headrace.protocol.http1.response import ResponseDefaults, error_response
+
+MAX_DISCARDED_BYTES = 1_048_576
+"""Rest of an unread body that is read and dropped to keep the connection; above it the connection closes."""
+
+MAX_REMEMBERED_HEAD_BYTES = 2048
+
+LARGE_BYTES = 32_768
+"""From this size on a piece of body is handed to the transport as it is, not joined with its head."""
+
+NO_EVENTS: tuple[Event, ...] = ()
+
+
+class State(Enum):
+    """What the next byte of the client is."""
+
+    IDLE = auto()
+    """Part of a request head."""
+    BODY = auto()
+    """Part of the body of the request under way."""
+    ANSWERING = auto()
+    """Part of a later request; it waits until the response is complete."""
+    CLOSED = auto()
+    """Nothing; ignore it."""
+
+
+class _Scout:
+    """Takes no callbacks: it only lets llhttp find what is wrong in a head that is not yet whole."""
+
+
+class HTTP1Engine:
+    """Bytes of one connection to events, and responses to bytes.
+
+    Args:
+        parser: checks heads; may be shared by all connections of a thread.
+        defaults: what responses begin with.
+
+    Attributes:
+        state: what the next byte is.
+        keep_alive: another request may follow the one under way.
+        discarding: a body is read only to be dropped; no events come of it.
+    """
+
+    __slots__ = (
+        "_body_left", "_chunked_response", "_continue_due", "_counted_bytes", "_decoder", "_defaults", "_eof",
+        "_held_head", "_large", "_last", "_last_bytes", "_must_frame", "_out", "_parser", "_partial",
+        "_scout", "_version_1_0", "discarding", "keep_alive", "pending", "state",
+    )  # fmt: skip
+
+    def __init__(self, parser: HeadParser, defaults: ResponseDefaults) -> None:
+        self._parser = parser
+        self._defaults = defaults
+        self.state = State.IDLE
+        self.keep_alive = True
+        self.discarding = False
+        self.pending = b""
+        """Bytes of later requests."""
+        self._out: list[bytes] = []
+        self._large = False
+        self._last_bytes: bytes | None = None
+        self._last: Head | None = None
+        self._partial: bytearray | None = None
+        self._scout: httptools.HttpRequestParser | None = None
+        self._decoder: ChunkedDecoder | None = None
+        self._body_left = 0
+        self._counted_bytes = 0
+        self._continue_due = False
+        self._held_head: list[bytes] | None = None
+        self._must_frame = False
+        self._chunked_response = False
+        self._version_1_0 = False
+        self._eof = False
+
+    # Receiving
+
+    @property
+    def is_reading_head(self) -> bool:
+        """A part of a head has arrived and the rest has not."""
+        return self._partial is not None
+
+    @property
+    def should_close(self) -> bool:
+        """Nothing more can be exchanged once the out-buffer is written."""
+        return self.state is State.CLOSED or (self._eof and self.state is State.IDLE)
+
+    @property
+    def is_chunked(self) -> bool:
+        """The response under way is framed in chunks."""
+        return self._chunked_response
+
+    @property
+    def is_abandoning_body(self) -> bool:
+        """The connection ends although the client is still sending a body."""
+        return self.state is State.CLOSED and (self._body_left > 0 or self._decoder is not None)
+
+    def receive_data(self, data: bytes) -> Sequence[Event]:
+        """Take what the socket gave.
+
+        Returns:
+            Events in order; none at all while a head is incomplete or a later request waits.
+        """
+        state = self.state
+        if state is State.IDLE:
+            # A client that keeps its connection often repeats itself to the byte (polls, probes, the same
+            # page's requests). The head that was found right once is right again.
+            if data == self._last_bytes and self._partial is None:
+                last = self._last
+                assert last is not None
+                self.state = State.ANSWERING
+                self.keep_alive = last.keep_alive
+                return last.events
+            try:
+                return self._receive_head(data)
+            except RemoteProtocolError as error:
+                return self._fail(error)
+        if state is State.BODY:
+            try:
+                return self._receive_body(data)
+            except RemoteProtocolError as error:
+                return self._fail(error)
+        if state is State.ANSWERING:
+            self.pending += data
+        return NO_EVENTS
+
+    def receive_eof(self) -> None:
+        """The client will send nothing more; what it has sent whole is still answered."""
+        self._eof = True
+        if self.state is State.BODY or (self.state is State.IDLE and self._partial is not None):
+            self.state = State.CLOSED
+            self.keep_alive = False
+
+    def start_next_cycle(self) -> Sequence[Event]:
+        """The response is complete: go on to the next request.
+
+        Returns:
+            The events of a request that has arrived already.
+        """
+        if self.state is State.BODY:
+            if not self.keep_alive or self._body_left > MAX_DISCARDED_BYTES:
+                self.state = State.CLOSED
+                return NO_EVENTS
+            self.discarding = True
+            self._counted_bytes = 0
+            return NO_EVENTS
+        if not self.keep_alive:
+            self.state = State.CLOSED
+        if self.state is State.CLOSED:
+            return NO_EVENTS
+        self.state = State.IDLE
+        if not self.pending:
+            return NO_EVENTS
+        data = self.pending
+        self.pending = b""
+        events = self.receive_data(data)
+        if self._eof:
+            # The rest of an incomplete request will not come.
+            self.receive_eof()
+        return events
+
+    def forget(self) -> None:
+        """Give back what only makes the next request faster; for connections that have gone idle."""
+        self._last = self._last_bytes = None
+
+    def _receive_head(self, data: bytes) -> Sequence[Event]:
+        if self._partial is None:
+            if data[:1] in b"\r\n":
+                # RFC 9112 §2.2: empty lines before a request are skipped.
+                data = data.lstrip(b"\r\n")
+                if not data:
+                    return NO_EVENTS
+            end = data.find(b"\r\n\r\n") + 4
+        else:
+            searched = max(len(self._partial) - 3, 0)
+            self._partial += data
+            end = self._partial.find(b"\r\n\r\n", searched) + 4
+            if end >= 4:
+                data = bytes(self._partial)
+                self._partial = self._scout = None
+        limit = self._parser.limits.head_bytes
+        if end < 4:
+            self._receive_partial_head(data, limit)
+            return NO_EVENTS
+        if end > limit:
+            line_end = data.find(b"\r\n")
+            too_long = line_end > self._parser.limits.request_line_bytes
+            raise RemoteProtocolError(f"Request head of {end} bytes", 414 if too_long else 431)
+        if end == len(data):
+            head = self._parser.parse(data)
+            if head.body_length == 0 and end <= MAX_REMEMBERED_HEAD_BYTES and not head.upgrades:
+                self._last_bytes = data
+                self._last = head
+            return self._begin(head, b"")
+        return self._begin(self._parser.parse(data[:end]), data[end:])
+
+    def _receive_partial_head(self, data: bytes, limit: int) -> None:
+        """Keep an incomplete head, and refuse at once what cannot become a good one."""
+        if self._partial is None:
+            self._partial = bytearray(data)
+            self._scout = httptools.HttpRequestParser(_Scout())
+        partial = self._partial
+        line_limit = self._parser.limits.request_line_bytes
+        if len(partial) > line_limit + 1 and partial.find(b"\r\n", 0, line_limit + 2) < 0:
+            raise RemoteProtocolError(f"Request line of more than {line_limit} bytes", 414)
+        if len(partial) > limit:
+            raise RemoteProtocolError(f"Request head of more than {limit} bytes", 431)
+        assert self._scout is not None
+        try:
+            self._scout.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise RemoteProtocolError(f"{error}", status_of(error, partial)) from None
+
+    def _begin(self, head: Head, behind: bytes) -> Sequence[Event]:
+        """Start a request whose head is ``head`` and behind which ``behind`` has arrived."""
+        event = head.event
+        self.keep_alive = head.keep_alive
+        self._version_1_0 = event.http_version == "1.0"
+        if self._version_1_0:
+            self.keep_alive = False
+        if head.body_length == 0:
+            self.state = State.ANSWERING
+            self.pending = behind
+            return head.events
+        self.state = State.BODY
+        self._continue_due = event.expects_continue and not behind
+        if head.body_length == CHUNKED:
+            self._body_left = 0
+            self._decoder = ChunkedDecoder(self._parser.limits.head_bytes)
+            self._counted_bytes = 0
+        else:
+            self._body_left = head.body_length
+        if not behind:
+            return head.events
+        try:
+            return (event, *self._receive_body(behind))
+        except RemoteProtocolError:
+            # No exchange is under way yet, so none begins, and the answer is ours to give.
+            self.state = State.IDLE
+            raise
+
+    def _receive_body(self, data: bytes) -> Sequence[Event]:
+        # A client that sends the body no longer waits for 100 Continue.
+        self._continue_due = False
+        if self._decoder is not None:
+            return self._receive_chunked(self._decoder, data)
+        left = self._body_left
+        if len(data) > left:
+            self.pending = data[left:]
+            data = data[:left]
+        self._body_left = left = left - len(data)
+        if left == 0:
+            return self._end_body(DataReceived(1, data, True))
+        return NO_EVENTS if self.discarding else (DataReceived(1, data, False),)
+
+    def _receive_chunked(self, decoder: ChunkedDecoder, data: bytes) -> Sequence[Event]:
+        body = decoder.feed(data)
+        self._counted_bytes += len(body)
+        if self.discarding:
+            if self._counted_bytes > MAX_DISCARDED_BYTES:
+                self.state = State.CLOSED
+                return NO_EVENTS
+        else:
+            limit = self._parser.limits.body_bytes
+            if limit is not None and self._counted_bytes > limit:
+                raise RemoteProtocolError(f"Request body of more than {limit} bytes", 413)
+        if not decoder.complete:
+            return NO_EVENTS if self.discarding or not body else (DataReceived(1, body, False),)
+        self._decoder = None
+        self.pending = decoder.surplus
+        trailers = self._parser.parse_trailers(decoder.trailer_section) if decoder.trailer_section else None
+        if trailers is None or self.discarding:
+            return self._end_body(DataReceived(1, body, True))
+        data_event = (DataReceived(1, body, False),) if body else ()
+        return (*data_event, *self._end_body(TrailersReceived(1, trailers)))
+
+    def _end_body(self, event: Event) -> Sequence[Event]:
+        self.state = State.ANSWERING
+        if not self.discarding:
+            return (event,)
+        self.discarding = False
+        return self.start_next_cycle()
+
+    def _fail(self, error: RemoteProtocolError) -> Sequence[Event]:
+        """Give up the connection; the answer goes out unless an exchange is under way to give it."""
+        if self.state is State.IDLE:
+            self._out.append(error_response(self._defaults, error.status))
+        self.state = State.CLOSED
+        self.keep_alive = False
+        self._partial = self._scout = None
+        self.pending = b""
+        return (ConnectionFailed(error),)
+
+    # Sending
+
+    def send_error(self, status: int) -> None:
+        """Answer by ourselves, and let the connection end."""
+        self._out.append(error_response(self._defaults, status))
+        self.keep_alive = False
+
+    def send_continue(self) -> None:
+        """Ask for the body if the client waits to be asked, RFC 9110 §10.1.1."""
+        if self._continue_due:
+            self._continue_due = False
+            self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def send_informational(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """A 1xx response, RFC 9110 §15.2; HTTP/1.0 has none."""
+        if self._version_1_0:
+            return
+        lines = [_line(field) for field in headers]
+        self._out.append(
+            b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, b"Early Hints" if status == 103 else b"", b"".join(lines))
+        )
+
+    def send_headers(
+        self, stream_id: int, status: int, headers: Iterable[tuple[bytes, bytes]], has_body: bool
+    ) -> int | None:
+        """Check and serialise the head of a response; it goes out with the first ``send_data``.
+
+        Args:
+            stream_id: 1.
+            status: 200 to 999.
+            headers: as the application gave them.
+            has_body: False for HEAD, 204 and 304; nothing may be sent behind the head.
+
+        Returns:
+            The Content-Length that the application promised, or None.
+
+        Raises:
+            ValueError, TypeError: a field that cannot be sent; nothing is kept then.
+        """
+        parts: list[bytes] = [b""]
+        declared: bytes | None = None
+        own_date = own_server = False
+        keep_alive = self.keep_alive
+        known = response_lines.get
+        for field in headers:
+            try:
+                line = known(field)
+            except TypeError:
+                line = write_line(*field)  # a list: fine as a pair, but no key
+            if line is None:
+                line = write_line(*field)
+            if type(line) is bytes:
+                parts.append(line)
+                continue
+            assert isinstance(line, SpecialLine)
+            kind = line.field
+            if kind is ResponseField.CONTENT_LENGTH:
+                if declared is None:
+                    declared = line.value
+                    if status != 204:
+                        parts.append(line.line)
+                elif declared != line.value:
+                    raise ValueError(f"Content-Length twice: {declared!r} and {line.value!r}")
+            elif kind is ResponseField.CONNECTION:
+                if b"close" in line.value:
+                    keep_alive = False
+            elif kind is ResponseField.DATE:
+                own_date = True
+                parts.append(line.line)
+            elif kind is ResponseField.SERVER:
+                own_server = True
+                parts.append(line.line)
+        length = None if declared is None else content_length(declared)
+        if own_date or own_server:
+            parts[0] = self._defaults.head_without(status, date=own_date, server=own_server)
+        else:
+            parts[0] = self._defaults.head(status)
+        self.keep_alive = keep_alive
+        self._must_frame = has_body and length is None
+        self._chunked_response = False
+        self._held_head = parts
+        return length
+
+    def drop_headers(self) -> None:
+        """Forget a head that is still held."""
+        self._held_head = None
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Encode a piece of the response's body, and the head if it is still held.
+
+        A response that is whole in its first piece gets its Content-Length, one that comes in pieces is
+        chunked, and to an HTTP/1.0 client ends with the connection. RFC 9112 §6.
+        """
+        out = self._out
+        head = self._held_head
+        if head is not None:
+            self._held_head = None
+            if self._continue_due:
+                # RFC 9110 §10.1.1: a client that was not asked for its body may send it or not, so what
+                # comes behind this response could be either; and it is too late to ask.
+                self._continue_due = False
+                self.keep_alive = False
+            if self._must_frame:
+                if end_stream:
+                    head.append(b"content-length: %d\r\n" % len(data))
+                elif self._version_1_0:
+                    self.keep_alive = False
+                else:
+                    self._chunked_response = True
+                    head.append(b"transfer-encoding: chunked\r\n")
+            head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+            out += head
+        if len(data) >= LARGE_BYTES:
+            self._large = True
+        if not self._chunked_response:
+            if data:
+                out.append(data)
+            return
+        if data:
+            out.append(b"%x\r\n" % len(data))
+            out.append(data)
+            out.append(b"\r\n")
+        if end_stream:
+            out.append(b"0\r\n\r\n")
+
+    def send_trailers(self, stream_id: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """End the response with trailers; where the framing has no place for them they are dropped.
+
+        Raises:
+            ValueError, TypeError: a field that cannot be sent; the body is not ended then.
+        """
+        lines = [_line(field) for field in headers]
+        if self._chunked_response:
+            self._out.append(b"0\r\n%b\r\n" % b"".join(lines))
+
+    def data_to_send(self) -> bytes:
+        """Take the out-buffer, joined."""
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._large = False
+        return data
+
+    def pieces_to_send(self) -> list[bytes] | None:
+        """Take the out-buffer in pieces if it has some that are dear to copy."""
+        if not self._large:
+            return None
+        pieces = self._out
+        self._out = []
+        self._large = False
+        return pieces
+
+
+def _line(field: tuple[bytes, bytes]) -> bytes:
+    name, value = field
+    line = write_line(name, value)
+    return line.line if isinstance(line, SpecialLine) else line
+
+
+def content_length(value: bytes) -> int:
+    """Read a Content-Length, RFC 9110 §8.6: digits and nothing else."""
+    if not value.isdigit() or len(value) > 18:
+        raise ValueError(f"Invalid Content-Length: {value!r:.80}")
+    return int(value)

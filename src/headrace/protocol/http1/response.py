@@ -1,0 +1,84 @@
+"""What every response begins with, and the framing of its body.
+
+RFC 9112 §4 (status line), §6 (framing); RFC 9110 §6.6.1 (Date), §10.2.4 (Server).
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from headrace.protocol.fields import SpecialLine, write_line
+
+_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+
+class ResponseDefaults:
+    """The status line and the default fields of a response, serialised once a second for each status.
+
+    The server that owns the clock calls ``set_date``.
+
+    Args:
+        server: value of the Server field; None sends none.
+        send_date: whether Date is sent.
+        fields: further default fields, (name, value) byte pairs; ``server`` or ``date`` among them stand in
+            place of ours.
+
+    Raises:
+        ValueError: a field that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        server: bytes | None = b"headrace",
+        send_date: bool = True,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        names = {name.lower() for name, _ in fields}
+        self._send_date = send_date and b"date" not in names
+        self._server = b"" if server is None or b"server" in names else b"server: %b\r\n" % server
+        self._fields = b"".join(_serialised(name, value) for name, value in fields)
+        self._date = b""
+        self._heads: dict[int, bytes] = {}
+
+    def set_date(self, value: bytes) -> None:
+        """Take the Date of the next second, an IMF-fixdate."""
+        self._date = b"date: %b\r\n" % value if self._send_date else b""
+        self._heads.clear()
+
+    def head(self, status: int) -> bytes:
+        """Status line and default fields, up to the application's own fields."""
+        head = self._heads.get(status)
+        if head is None:
+            head = self._heads[status] = self.head_without(status, date=False, server=False)
+        return head
+
+    def head_without(self, status: int, *, date: bool, server: bool) -> bytes:
+        """The same, without the fields that the application sets itself."""
+        return b"HTTP/1.1 %d %b\r\n%b%b%b" % (
+            status,
+            _PHRASES.get(status, b""),
+            b"" if date else self._date,
+            b"" if server else self._server,
+            self._fields,
+        )
+
+
+def _serialised(name: bytes, value: bytes) -> bytes:
+    line = write_line(name, value)
+    return line.line if isinstance(line, SpecialLine) else line
+
+
+def error_response(defaults: ResponseDefaults, status: int) -> bytes:
+    """A whole response that the server gives by itself and closes behind; 400 has uvicorn's words."""
+    phrase = _PHRASES.get(status, b"")
+    body = b"Invalid HTTP request received." if status == 400 else phrase
+    retry = b"retry-after: 1\r\n" if status == 503 else b""
+    return (
+        b"%bcontent-type: text/plain; charset=utf-8\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        % (
+            defaults.head(status),
+            retry,
+            len(body),
+            body,
+        )
+    )

@@ -1,0 +1,80 @@
+"""How a worker stops: no request is lost that can end in time, and none holds the stop up for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from headrace.server.runtime import Runtime
+
+STREAMS_TOLD_AT = 0.75
+"""Part of the graceful timeout after which responses still streaming are told by ``http.disconnect``. Event
+streams, which have no end of their own and whose clients come back, are told at once."""
+
+AFTER_CANCEL_S = 1.0
+"""What cancelled applications have for their last words."""
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class Drain:
+    """One stop of one worker.
+
+    Args:
+        runtime: whose connections and exchanges are to end.
+        timeout_s: graceful timeout; None waits for ever.
+        is_forced: asked between the phases; true ends the waiting.
+    """
+
+    def __init__(self, runtime: Runtime, timeout_s: float | None, is_forced: Callable[[], bool]) -> None:
+        self._runtime = runtime
+        self._timeout_s = timeout_s
+        self._is_forced = is_forced
+        self._news = asyncio.Event()
+        runtime.on_idle = self._news.set
+        runtime.on_connection_lost = self._news.set
+
+    def wake(self) -> None:
+        """Look again: a second signal has come."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Let exchanges end, tell streams, cancel what is left, abort connections that do not close."""
+        runtime = self._runtime
+        for connection in list(runtime.connections):
+            connection.drain()
+        if runtime.connections and not self._is_forced():
+            _logger.info("Waiting for connections to close. (CTRL+C to force quit)")
+        timeout_s = self._timeout_s
+        if timeout_s is None:
+            await self._wait(None)
+        elif not await self._wait(timeout_s * STREAMS_TOLD_AT):
+            for exchange in list(runtime.running):
+                exchange.tell_to_end()
+            if not await self._wait(timeout_s * (1 - STREAMS_TOLD_AT)):
+                await self._cancel()
+        for connection in list(runtime.connections):
+            connection.abort()
+
+    def _is_over(self) -> bool:
+        return self._is_forced() or not (self._runtime.connections or self._runtime.running)
+
+    async def _wait(self, timeout_s: float | None) -> bool:
+        """Wait until nothing is left, at most ``timeout_s``; returns whether it is so."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._is_over():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _cancel(self) -> None:
+        running = [exchange.task for exchange in self._runtime.running if exchange.task is not None]
+        if running:
+            _logger.error("Cancel %d running task(s), timeout graceful shutdown exceeded", len(running))
+        for task in running:
+            task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
+        await self._wait(AFTER_CANCEL_S)

@@ -1,0 +1,99 @@
+"""The listeners of a server: bound, accepting, paused, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable
+
+from headrace.config import ListenOptions
+from headrace.net import sockets
+from headrace.net.addresses import addresses_of, parse_mode
+
+Factory = Callable[[], asyncio.Protocol]
+
+HANDSHAKE_TIMEOUT_S = 30.0
+
+
+class Listeners:
+    """Listening sockets, and the asyncio servers that accept from them.
+
+    asyncio's servers work on duplicates of the descriptors, so that accepting can stop and start again
+    while connections queue in the kernel.
+
+    Attributes:
+        announcements: where each listens, as the start-up line says it.
+        sockets: the listening sockets.
+        servers: asyncio's servers, empty while accepting is paused.
+    """
+
+    def __init__(self, options: ListenOptions, scheme: str, given: list[socket.socket] | None = None) -> None:
+        self._backlog = options.backlog
+        self._factory: Factory | None = None
+        self._ssl: ssl.SSLContext | None = None
+        self._are_ours = given is None
+        self._is_changing = False
+        self.sockets: list[socket.socket] = list(given or ())
+        self.servers: list[asyncio.AbstractServer] = []
+        self.announcements: list[str] = []
+        if given is not None:
+            self.announcements = [f"{scheme}://{sockets.describe(sock)}" for sock in given]
+            return
+        mode = parse_mode(options.uds_mode)
+        try:
+            for address in addresses_of(options):
+                bound = sockets.bind(address, backlog=options.backlog, unix_mode=mode)
+                self.sockets += bound
+                self.announcements += [sockets.announce(address, sock, scheme) for sock in bound]
+        except BaseException:
+            sockets.close(self.sockets)
+            raise
+
+    async def accept(self, factory: Factory, context: ssl.SSLContext | None) -> None:
+        """Start accepting; each connection gets a protocol from ``factory``."""
+        self._factory = factory
+        self._ssl = context
+        await self._start()
+
+    def pause(self) -> None:
+        """Stop accepting; the kernel goes on queueing."""
+        for server in self.servers:
+            server.close()
+        self.servers = []
+
+    async def resume(self) -> None:
+        """Accept again."""
+        if not self.servers and not self._is_changing:
+            self._is_changing = True
+            try:
+                await self._start()
+            finally:
+                self._is_changing = False
+
+    def close(self) -> None:
+        """Stop listening; Unix socket paths of ours go too."""
+        self.pause()
+        self._factory = None
+        if self._are_ours:
+            sockets.close(self.sockets)
+
+    async def _start(self) -> None:
+        assert self._factory is not None
+        loop = asyncio.get_running_loop()
+        handshake = HANDSHAKE_TIMEOUT_S if self._ssl is not None else None
+        for sock in self.sockets:
+            duplicate = socket.socket(fileno=os.dup(sock.fileno()))
+            duplicate.setblocking(False)
+            is_unix = hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX
+            create = loop.create_unix_server if is_unix else loop.create_server
+            self.servers.append(
+                await create(
+                    self._factory,
+                    sock=duplicate,
+                    backlog=self._backlog,
+                    ssl=self._ssl,
+                    ssl_handshake_timeout=handshake,
+                )
+            )

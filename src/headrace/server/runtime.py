@@ -1,0 +1,119 @@
+"""What all connections of one worker share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from headrace.asgi.http import HTTPExchange
+from headrace.config import Config
+from headrace.protocol.http1 import HeadParser, HTTP1Limits, ResponseDefaults
+from headrace.server.bad_requests import BadRequestLog
+from headrace.server.turn import Turn
+from headrace.telemetry import AccessLog
+from headrace.types import ASGIApplication
+
+if TYPE_CHECKING:
+    from headrace.server.connection import HTTPConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The timers of a connection, in seconds; 0 is none."""
+
+    header_s: float
+    keep_alive_s: float
+    body_s: float
+    write_s: float
+
+    @property
+    def shortest_s(self) -> float:
+        """The shortest that is on, infinity when none is."""
+        return min(
+            (t for t in (self.header_s, self.keep_alive_s, self.body_s, self.write_s) if t), default=1e9
+        )
+
+
+class Runtime:
+    """The application, the limits and the books of one worker; connections read it, the server writes it.
+
+    Attributes:
+        now: the loop's time at the last sweep; good enough for timeouts of seconds.
+        sweep_s: time between two sweeps.
+        connections: all that are open.
+        running: exchanges whose application has not returned.
+        total_requests: requests answered or being answered.
+        on_idle: called when the last running exchange ends during a drain.
+    """
+
+    __slots__ = (
+        "access_log", "application", "bad_requests", "cancels_on_disconnect", "connections", "defaults",
+        "is_draining", "limit_concurrency", "limit_connections", "limit_requests", "loop", "now",
+        "on_connection_lost", "on_idle", "on_limit_requests", "parser", "root_path", "root_path_mode", "running",
+        "state", "sweep_s", "timeouts", "total_requests", "turn",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        application: ASGIApplication,
+        state: dict[str, Any],
+        turn: Turn,
+        access_log: AccessLog | None,
+    ) -> None:
+        http = config.http
+        self.application = application
+        self.state = state
+        self.turn = turn
+        self.access_log = access_log
+        self.loop = asyncio.get_running_loop()
+        self.parser = HeadParser(
+            HTTP1Limits(
+                http.limit_request_line,
+                http.limit_request_head,
+                http.limit_request_fields,
+                http.limit_request_body,
+            )
+        )
+        self.defaults = ResponseDefaults(
+            b"headrace" if http.server_header else None,
+            http.date_header,
+            tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in http.headers),
+        )
+        self.timeouts = Timeouts(
+            http.timeout_header, http.timeout_keep_alive, http.timeout_body, http.timeout_write
+        )
+        self.sweep_s = min(1.0, max(0.02, self.timeouts.shortest_s / 4))
+        self.root_path = config.application.root_path.rstrip("/")
+        self.root_path_mode = config.application.root_path_mode
+        self.cancels_on_disconnect = config.application.on_disconnect == "cancel"
+        self.limit_concurrency = http.limit_concurrency
+        self.limit_connections = config.listen.limit_connections
+        self.limit_requests: int | None = None
+        self.bad_requests = BadRequestLog()
+        self.connections: set[HTTPConnection] = set()
+        self.running: set[HTTPExchange] = set()
+        self.total_requests = 0
+        self.is_draining = False
+        self.on_idle: Callable[[], None] = _nothing
+        self.on_limit_requests: Callable[[], None] = _nothing
+        self.on_connection_lost: Callable[[], None] = _nothing
+        self.now = 0.0
+        self.tick()
+
+    def tick(self) -> None:
+        """Take the time, for deadlines and for Date."""
+        self.now = self.loop.time()
+        self.defaults.set_date(formatdate(time.time(), usegmt=True).encode("ascii"))
+
+    def deadline_in(self, timeout_s: float) -> float:
+        """The time, not before ``timeout_s`` from now, at which a sweep should act; 0.0 for no timeout."""
+        return self.now + self.sweep_s + timeout_s if timeout_s else 0.0
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,293 @@
+"""A worker's server: start, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from headrace.asgi.importer import find_application, load_application
+from headrace.asgi.lifespan import Lifespan
+from headrace.config import Config
+from headrace.errors import ConfigError, WorkerError
+from headrace.middleware.trusted_proxies import TrustedProxies, warnings
+from headrace.net import systemd
+from headrace.net.tls import TLSContexts, is_tls_wanted
+from headrace.server.connection import HTTPConnection
+from headrace.server.drain import Drain
+from headrace.server.listening import Factory, Listeners
+from headrace.server.proxied import ProxiedConnection
+from headrace.server.runtime import Runtime
+from headrace.server.stack import build_stack
+from headrace.server.sweep import Sweep
+from headrace.server.turn import Turn
+from headrace.telemetry import AccessLog
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class Server:
+    """Serves one application in one process.
+
+    The attributes are those of ``uvicorn.Server`` that others use. ``handle_exit`` is installed with
+    ``signal.signal`` as a bound method of an object with ``should_exit``: that is how sse-starlette learns of
+    a stop.
+
+    Attributes:
+        config: what it was made from.
+        started: listeners accept.
+        force_exit: stop without waiting.
+        servers: asyncio's servers.
+        captured_signals: numbers, in the order they came.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.started = False
+        self.force_exit = False
+        self._should_exit = False
+        self._forced = asyncio.Event()
+        self._wake: Any = None
+        self.captured_signals: list[int] = []
+        self._listeners: Listeners | None = None
+        self._runtime: Runtime | None = None
+        self._lifespan: Lifespan | None = None
+        self._sweep: Sweep | None = None
+        self._drain: Drain | None = None
+        self._tls: TLSContexts | None = None
+        self._access_log: AccessLog | None = None
+
+    # What others may read and set
+
+    @property
+    def should_exit(self) -> bool:
+        """Set it to stop the server; it drains."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        if self._wake is not None:
+            # Also from a signal handler or another thread: the loop may be asleep.
+            with contextlib.suppress(RuntimeError):
+                self._wake()
+
+    @property
+    def servers(self) -> list[asyncio.AbstractServer]:
+        """asyncio's servers that accept at the moment."""
+        return self._listeners.servers if self._listeners is not None else []
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The listening sockets."""
+        return self._listeners.sockets if self._listeners is not None else []
+
+    @property
+    def port(self) -> int:
+        """The port of the first TCP listener.
+
+        Raises:
+            WorkerError: there is none.
+        """
+        for sock in self.sockets:
+            name = sock.getsockname()
+            if isinstance(name, tuple):
+                return int(name[1])
+        raise WorkerError("The server has no TCP listener")
+
+    @property
+    def url(self) -> str:
+        """Where the first listener is: ``http://127.0.0.1:8000``."""
+        return self._listeners.announcements[0] if self._listeners is not None else ""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The books of the running server."""
+        if self._runtime is None:
+            raise WorkerError("The server has not been started")
+        return self._runtime
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal: the first drains, the second forces."""
+        self.captured_signals.append(sig)
+        if self._should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    # Its life
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, serve until ``should_exit`` or a signal, and stop.
+
+        Args:
+            sockets: listening sockets in place of the configured ones; they stay the caller's.
+
+        Raises:
+            HeadraceError: it could not start.
+        """
+        with self.capture_signals():
+            await self.serve_until_exit(sockets)
+        for sig in reversed(self.captured_signals):
+            # As uvicorn: the process ends by the signal that it was sent.
+            signal.raise_signal(sig)
+
+    async def start(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load the application, start it, bind and accept."""
+        self._wake = None
+        config = self.config
+        found = find_application(config.application.app, config.application.app_dir)
+        application = load_application(found, config.application.factory, config.application.interface)
+        tls = self._tls = TLSContexts(config.tls, config=config) if is_tls_wanted(config.tls) else None
+        if tls is not None and config.listen.proxy_protocol:
+            raise ConfigError("--proxy-protocol and TLS exclude each other: let the proxy end TLS")
+        for warning in warnings(config.proxy.forwarded_allow_ips) if config.proxy.proxy_headers else ():
+            _logger.warning("%s", warning)
+        _logger.info("Started server process [%d]", os.getpid())
+        # Tasks of requests start from the context that was current here: nothing that the lifespan, another
+        # request or a connection's callback sets is seen in them.
+        context = contextvars.copy_context()
+        lifespan = self._lifespan = Lifespan(
+            application,
+            config.application.lifespan,
+            config.application.timeout_startup,
+            config.application.timeout_shutdown,
+        )
+        await lifespan.startup()
+        try:
+            await self._listen(build_stack(config, application), lifespan, context, sockets)
+        except BaseException:
+            await lifespan.shutdown()
+            raise
+
+    async def stop(self) -> None:
+        """Drain, stop the application, write the last lines."""
+        runtime = self.runtime
+        assert self._listeners is not None
+        assert self._lifespan is not None
+        assert self._sweep is not None
+        self.started = False
+        systemd.notify("STOPPING=1")
+        _logger.info("Shutting down")
+        runtime.is_draining = True
+        drain = self._drain = Drain(
+            runtime, self.config.process.timeout_graceful_shutdown, lambda: self.force_exit
+        )
+        await self._keep_accepting(self.config.process.drain_delay)
+        self._listeners.close()
+        await drain.run()
+        if not self.force_exit:
+            await self._lifespan.shutdown()
+        self._sweep.stop()
+        if self._access_log is not None:
+            self._access_log.close()
+        _logger.info("Finished server process [%d]", os.getpid())
+
+    # Within
+
+    async def serve_until_exit(self, sockets: list[socket.socket] | None = None) -> None:
+        """``serve`` without the signals."""
+        try:
+            await self.start(sockets)
+            await self.wait_should_exit()
+        finally:
+            if self._runtime is not None:
+                await self.stop()
+
+    async def wait_should_exit(self) -> None:
+        """Wait until somebody sets ``should_exit``."""
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        self._wake = partial(loop.call_soon_threadsafe, woken.set)
+        if not self._should_exit:
+            await woken.wait()
+        self._wake = partial(loop.call_soon_threadsafe, self._look_again)
+
+    def _look_again(self) -> None:
+        if self.force_exit:
+            self._forced.set()
+        if self._drain is not None:
+            self._drain.wake()
+
+    async def _listen(
+        self,
+        stack: Any,
+        lifespan: Lifespan,
+        context: contextvars.Context,
+        sockets: list[socket.socket] | None,
+    ) -> None:
+        config = self.config
+        tls = self._tls
+        if config.log.access_log:
+            self._access_log = AccessLog(config.log.access_log_format, clock=asyncio.get_running_loop().time)
+        access_log = self._access_log if self._access_log is not None and self._access_log.enabled else None
+        turn = Turn(asyncio.get_running_loop(), context)
+        listeners = Listeners(config.listen, "http" if tls is None else "https", sockets)
+        try:
+            runtime = Runtime(config, stack, lifespan.state, turn, access_log)
+            runtime.limit_requests = _limit_requests(config)
+            runtime.on_limit_requests = self._on_limit_requests
+            self._sweep = Sweep(runtime, listeners, tls, config.tls.ssl_reload_interval)
+            await listeners.accept(self._factory(runtime), None if tls is None else tls.context)
+        except BaseException:
+            listeners.close()
+            raise
+        self._sweep.start()
+        self._listeners = listeners
+        self._runtime = runtime
+        self.started = True
+        for announcement in listeners.announcements:
+            _logger.info("Uvicorn running on %s (Press CTRL+C to quit)", announcement)
+        systemd.notify("READY=1")
+
+    def _factory(self, runtime: Runtime) -> Factory:
+        if not self.config.listen.proxy_protocol:
+            return partial(HTTPConnection, runtime)
+        return partial(ProxiedConnection, runtime, TrustedProxies(self.config.proxy.forwarded_allow_ips))
+
+    def _on_limit_requests(self) -> None:
+        if not self._should_exit:
+            _logger.warning(
+                "Maximum request limit of %d exceeded. Terminating process.", self.runtime.limit_requests
+            )
+        self.should_exit = True
+
+    async def _keep_accepting(self, delay_s: float) -> None:
+        """Give a load balancer time to notice; and take in what the kernel has queued already."""
+        end = asyncio.get_running_loop().time() + delay_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._forced.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the stop signals while the server lives; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def _limit_requests(config: Config) -> int | None:
+    limit = config.process.limit_max_requests
+    if limit is None:
+        return None
+    return limit + random.randint(0, config.process.limit_max_requests_jitter)

@@ -1,0 +1,80 @@
+"""What is done now and then for all connections: deadlines, the Date field, the access log, certificates.
+
+No timer is made for a request: a connection notes what it waits for and until when, and a sweep looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from headrace.errors import ConfigError
+from headrace.net.tls import TLSContexts
+from headrace.server.connection import HTTPConnection, Waiting
+from headrace.server.listening import Listeners
+from headrace.server.runtime import Runtime
+
+ACCESS_LOG_FLUSH_S = 0.1
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class Sweep:
+    """Runs every ``runtime.sweep_s`` seconds, and flushes the access log more often."""
+
+    def __init__(
+        self, runtime: Runtime, listeners: Listeners, tls: TLSContexts | None, tls_interval_s: float
+    ) -> None:
+        self._runtime = runtime
+        self._listeners = listeners
+        self._tls = tls
+        self._tls_interval_s = tls_interval_s
+        self._tls_due = runtime.now + tls_interval_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._log_timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        loop = self._runtime.loop
+        self._timer = loop.call_later(self._runtime.sweep_s, self._sweep)
+        if self._runtime.access_log is not None:
+            self._log_timer = loop.call_later(ACCESS_LOG_FLUSH_S, self._flush_access_log)
+
+    def stop(self) -> None:
+        """End."""
+        for timer in (self._timer, self._log_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _sweep(self) -> None:
+        runtime = self._runtime
+        self._timer = runtime.loop.call_later(runtime.sweep_s, self._sweep)
+        runtime.tick()
+        runtime.bad_requests.sweep()
+        for connection in list(runtime.connections):
+            self._look_at(connection)
+        if self._tls is not None and self._tls_interval_s and runtime.now >= self._tls_due:
+            self._tls_due = runtime.now + self._tls_interval_s
+            self._reload_certificates(self._tls)
+
+    def _look_at(self, connection: HTTPConnection) -> None:
+        now = self._runtime.now
+        if 0.0 < connection.deadline <= now:
+            connection.on_deadline()
+        elif connection.waiting is Waiting.NEXT_REQUEST:
+            connection.engine.forget()
+
+    def _flush_access_log(self) -> None:
+        access_log = self._runtime.access_log
+        assert access_log is not None
+        self._log_timer = self._runtime.loop.call_later(ACCESS_LOG_FLUSH_S, self._flush_access_log)
+        access_log.flush()
+
+    def _reload_certificates(self, tls: TLSContexts) -> None:
+        try:
+            changed = tls.reload_if_changed()
+        except ConfigError as error:
+            _logger.error("The old certificates stay: %s", error)
+            return
+        if changed:
+            _logger.info("Certificates reloaded: %s", ", ".join(changed))

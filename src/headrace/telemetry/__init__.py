@@ -1,0 +1,34 @@
+"""What the server says of itself: the log and the access log.
+
+In: plain arguments and, for each finished exchange, one tuple of facts (``access_log.AccessEntry``).
+Out: lines on stderr and stdout, or ``logging`` records on uvicorn's loggers.
+Called by ``server`` (access log) and ``cli`` (``logs.configure``); imports ``errors`` and ``types`` only.
+Standards: the Common Log Format's fields, ISO 8601 times, RFC 8259 for JSON lines.
+Tests: ``tests/telemetry/``; the user's page is ``docs/logging.md``.
+"""
+
+from headrace.telemetry.access_formats import AccessEntry
+from headrace.telemetry.access_log import AccessLog
+from headrace.telemetry.log_formatters import (
+    TRACE_LOG_LEVEL,
+    AccessFormatter,
+    ColourizedFormatter,
+    DefaultFormatter,
+    JSONFormatter,
+)
+from headrace.telemetry.logs import LOG_LEVELS, LOGGING_CONFIG, UNSET, Unset, configure
+
+__all__ = [
+    "LOGGING_CONFIG",
+    "LOG_LEVELS",
+    "TRACE_LOG_LEVEL",
+    "UNSET",
+    "AccessEntry",
+    "AccessFormatter",
+    "AccessLog",
+    "ColourizedFormatter",
+    "DefaultFormatter",
+    "JSONFormatter",
+    "Unset",
+    "configure",
+]

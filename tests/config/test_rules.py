@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.config import load
+from headrace.errors import ConfigError
+
+
+def sentence(environ: dict[str, str] | None = None, **arguments: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(arguments, environ=environ or {}, folder=Path("/"))
+    return str(caught.value)
+
+
+def accept(**arguments: Any) -> None:
+    load(arguments, environ={}, folder=Path("/"))
+
+
+def test_key_needs_certificate() -> None:
+    assert sentence(ssl_keyfile="k") == "--ssl-keyfile needs --ssl-certfile beside it."
+    accept(ssl_keyfile="k", ssl_certfile="c")
+    accept(ssl_certfile="c")
+    accept(ssl_keyfile="k", ssl_context_factory=lambda config, make: make())
+
+
+@pytest.mark.parametrize("mode", ["0666", "660", "0o600"])
+def test_mode_is_octal(mode: str) -> None:
+    accept(uds_mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["", "0688", "rw", "-1", "01777", "0666 "])
+def test_mode_is_not_octal(mode: str) -> None:
+    assert sentence(uds_mode=mode).startswith(f"--uds-mode is {mode!r}, but it must be octal")
+
+
+@pytest.mark.parametrize("other", [{"host": "127.0.0.1"}, {"port": 1}, {"uds": "/a"}, {"fd": 3}])
+def test_bind_stands_alone(other: dict[str, Any]) -> None:
+    (name,) = other
+    assert sentence(bind=["a:1"], **other) == (
+        f"--bind and --{name} both say where to listen; keep one of them."
+    )
+    assert sentence({"HEADRACE_BIND": "a:1"}, **other).startswith("HEADRACE_BIND and ")
+    accept(bind=["a:1"])
+
+
+def test_loop() -> None:
+    assert sentence(loop="twisted").startswith("--loop is 'twisted', but it must be one of auto, asyncio,")
+    accept(loop="zuvloop")
+    accept(loop="module:factory")
+
+
+def test_what_this_release_does_not_serve() -> None:
+    assert sentence(workers=4) == (
+        "--workers asks for 4 workers, but more than one comes with the supervisor, "
+        "which this release does not have yet; use 1."
+    )
+    assert sentence({"WEB_CONCURRENCY": "2"}).startswith("WEB_CONCURRENCY asks for 2 workers")
+    assert "comes with the supervisor" in sentence(reload=True)
+    assert "HTTP/2 comes with" in sentence(http2=True)
+    assert "does not host WSGI" in sentence(interface="wsgi")
+    accept(workers=1)
+
+
+def test_a_key_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "headrace.conf").write_text("http2 = true")
+    with pytest.raises(ConfigError, match=r"^http2 in headrace\.conf: HTTP/2"):
+        load(config_file="headrace.conf", environ={}, folder=tmp_path)
