@@ -206,14 +206,14 @@ def test_module_keeps_the_rules(module: str) -> None:
 
 
 def test_no_cycles() -> None:
-    assert cycle_in(graph_of(SOURCES)) == []
+    assert " -> ".join(cycle_in(graph_of(SOURCES))) == ""
 
 
 MODULES = {
     "headrace", "headrace.errors", "headrace.config.options", "headrace.net.tls", "headrace.net.tls_context",
     "headrace.protocol.events", "headrace.protocol.http1.engine", "headrace.protocol.http1.limits",
     "headrace.protocol.websocket.frames", "headrace.asgi.http", "headrace.server.server", "headrace.cli.run",
-    "headrace.supervisor.control", "headrace.supervisor.worker",
+    "headrace.supervisor.control", "headrace.supervisor.worker", "headrace.cli",
 }  # fmt: skip
 
 

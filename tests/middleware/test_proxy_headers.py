@@ -131,6 +131,9 @@ class TestTrust:
             corrected((b"x-forwarded-for", b"10.0.%d.%d" % (number >> 8, number & 255)), layer=layer)
         assert len(layer._clients) <= 4096
         corrected((b"x-forwarded-for", b"10.0.0.1," * 100), layer=layer)
+        for number in range(5000):
+            corrected((b"forwarded", b"for=_%d" % number), layer=layer)
+        assert len(layer._forwarded) <= 4096
         assert all(len(chain) <= 256 for chain in layer._clients)
 
 
@@ -179,6 +182,12 @@ class TestForwardedFor:
 
     def test_star_takes_the_leftmost(self) -> None:
         assert xff(b"6.6.6.6, 203.0.113.7", trusted="*") == ("6.6.6.6", 0)
+
+    def test_answers_are_not_shared_between_kinds_of_scope(self) -> None:
+        layer = ProxyHeaders(pass_on)
+        field = (b"forwarded", b"for=203.0.113.7;proto=https")
+        assert corrected(field, layer=layer)["scheme"] == "https"
+        assert corrected(field, layer=layer, type="websocket", scheme="ws")["scheme"] == "wss"
 
     def test_remembered_chain_gives_the_same(self) -> None:
         layer = ProxyHeaders(pass_on)

@@ -50,6 +50,7 @@ last body goes on to COMPLETE, or to TRAILERS where the start promised them; the
 Every other pair is an ``ASGIError``. ``send`` is this table flattened, for speed; a test holds the two
 against each other."""
 
+# Plain numbers: an enum's members are looked up by a descriptor, which costs more than the comparison.
 _EXPECT_START, _HEAD_HELD, _BODY, _TRAILERS, _COMPLETE = (int(state) for state in ResponseState)
 
 _EXPECTED = {
@@ -68,6 +69,7 @@ class HTTPExchange:
 
     Attributes:
         scope: the ASGI scope.
+        state: how far the response is, a ``ResponseState`` as a plain number.
         status: of the response, once started; 499 when the client left before.
         sent_bytes: of the response's body.
         response_headers: as the application gave them, once started.
@@ -78,9 +80,10 @@ class HTTPExchange:
 
     __slots__ = (
         "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
-        "_left", "_news", "_state", "_stream", "_stream_id", "_told_to_end", "_trailers", "_waiting",
+        "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_waiting",
         "_wants_trailers", "buffered_bytes",
-        "is_disconnected", "response_headers", "scope", "sent_bytes", "started_s", "status", "task",
+        "is_disconnected", "response_headers", "scope", "sent_bytes", "started_s", "state", "status",
+        "task",
     )  # fmt: skip
 
     def __init__(
@@ -100,7 +103,7 @@ class HTTPExchange:
         self._told_to_end = False
         self._news: asyncio.Event | None = None
         self._waiting = 0
-        self._state = _EXPECT_START
+        self.state = _EXPECT_START
         self._has_body = True
         self._left: int | None = None
         self._wants_trailers = False
@@ -114,22 +117,12 @@ class HTTPExchange:
     # The connection's side
 
     @property
-    def state(self) -> ResponseState:
-        """How far the response is."""
-        return ResponseState(self._state)
-
-    @property
     def is_event_stream(self) -> bool:
         """The response is a stream of server-sent events, which ends only when one side says so."""
-        return self._state == _BODY and any(
+        return self.state == _BODY and any(
             name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
             for name, value in self.response_headers or ()
         )
-
-    @property
-    def is_head_held(self) -> bool:
-        """A head waits for its body, or for ``flush_head``."""
-        return self._state == _HEAD_HELD
 
     @property
     def waits_for_body(self) -> bool:
@@ -168,7 +161,7 @@ class HTTPExchange:
         if self.is_disconnected:
             return
         self.is_disconnected = True
-        if self._state == _HEAD_HELD:
+        if self.state == _HEAD_HELD:
             self._engine.drop_headers()
         self._wake()
 
@@ -179,9 +172,9 @@ class HTTPExchange:
 
     def flush_head(self) -> None:
         """Let the head go without waiting longer for the body."""
-        if self._state != _HEAD_HELD or self.is_disconnected:
+        if self.state != _HEAD_HELD or self.is_disconnected:
             return
-        self._state = _BODY
+        self.state = _BODY
         self._engine.send_data(self._stream_id, b"", False)
         self._stream.flush()
 
@@ -197,9 +190,9 @@ class HTTPExchange:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
         else:
-            if self._state == _BODY and self._told_to_end and self._left is None:
+            if self.state == _BODY and self._told_to_end and self._left is None:
                 self._send_body(b"", False)
-            if self._state != _COMPLETE and not self.is_disconnected:
+            if self.state != _COMPLETE and not self.is_disconnected:
                 _logger.error("ASGI callable returned without %s.", self._missing())
                 self._give_up(500)
             elif result is not None:
@@ -212,7 +205,7 @@ class HTTPExchange:
     async def receive(self) -> Message:
         """The next ASGI message of the request; waits until there is one."""
         while True:
-            if self.is_disconnected or self._state == _COMPLETE:
+            if self.is_disconnected or self.state == _COMPLETE:
                 return {"type": "http.disconnect"}
             if not self._body_taken and (self._body or self._body_ended):
                 return self._take_body()
@@ -240,7 +233,7 @@ class HTTPExchange:
             ASGIError: out of order, or not valid.
         """
         kind = message["type"]
-        state = self._state
+        state = self.state
         if kind == "http.response.body" and (state == _HEAD_HELD or state == _BODY):
             return self._send_body(message.get("body", b""), message.get("more_body", False))
         if kind == "http.response.start" and state == _EXPECT_START:
@@ -275,7 +268,7 @@ class HTTPExchange:
 
     def _start(self, message: Message) -> Awaitable[None]:
         if self.is_disconnected:
-            self._state = _HEAD_HELD
+            self.state = _HEAD_HELD
             return FINISHED
         status = message["status"]
         if not isinstance(status, int) or not 200 <= status <= 999:
@@ -292,13 +285,13 @@ class HTTPExchange:
         self._wants_trailers = message.get("trailers", False)
         self.status = status
         self.response_headers = headers
-        self._state = _HEAD_HELD
+        self.state = _HEAD_HELD
         self._stream.hold_head(self)
         return FINISHED
 
     def _send_body(self, data: bytes, more: bool) -> Awaitable[None]:
         if self.is_disconnected:
-            self._state = _BODY if more else _COMPLETE
+            self.state = _BODY if more else _COMPLETE
             return FINISHED
         if type(data) is not bytes:
             data = bytes(data)
@@ -313,10 +306,10 @@ class HTTPExchange:
             self._engine.send_data(self._stream_id, b"", not more)
         stream.flush()
         if more:
-            self._state = _BODY
+            self.state = _BODY
             return FINISHED if stream.is_writable else stream.wait_writable()
         if self._wants_trailers:
-            self._state = _TRAILERS
+            self.state = _TRAILERS
             return FINISHED
         self._complete()
         return FINISHED
@@ -362,13 +355,13 @@ class HTTPExchange:
         if not os.path.isabs(path):
             raise ASGIError(f"The path of 'http.response.pathsend' must be absolute: {path!r:.80}")
         if self.is_disconnected:
-            self._state = _COMPLETE
+            self.state = _COMPLETE
             return
         size = os.stat(path).st_size
         if self._has_body:
             if self._left is not None and self._left != size:
                 self._break_promise(f"Content-Length is {self._left}, the file has {size} bytes")
-            self._state = _BODY
+            self.state = _BODY
             await self._stream.send_file(path, 0, size)
             self.sent_bytes = size
         else:
@@ -378,7 +371,7 @@ class HTTPExchange:
             self._complete()
 
     def _complete(self) -> None:
-        self._state = _COMPLETE
+        self.state = _COMPLETE
         if self._news is not None:
             self._news.set()
         if not self.is_disconnected:
@@ -386,23 +379,23 @@ class HTTPExchange:
 
     def _answer_instead(self, status: int) -> bool:
         """Answer by ourselves if nothing of the application's response has left."""
-        if self.is_disconnected or self._state > _HEAD_HELD:
+        if self.is_disconnected or self.state > _HEAD_HELD:
             return False
         self._engine.drop_headers()
         self._engine.send_error(status)
         self.status = status
-        self._state = _COMPLETE
+        self.state = _COMPLETE
         self._stream.flush()
         return True
 
     def _give_up(self, status: int) -> None:
         """The application will not end its response: answer for it, or cut what it left open."""
-        if self._state == _COMPLETE or self.is_disconnected:
+        if self.state == _COMPLETE or self.is_disconnected:
             return
         if self._answer_instead(status):
             self._stream.on_response_complete(self)
         else:
-            self._state = _COMPLETE
+            self.state = _COMPLETE
             self.disconnect()
             self._stream.abort()
 
@@ -415,9 +408,9 @@ class HTTPExchange:
         self._give_up(500)
 
     def _missing(self) -> str:
-        return "starting response" if self._state == _EXPECT_START else "completing response"
+        return "starting response" if self.state == _EXPECT_START else "completing response"
 
     def _out_of_order(self, kind: str) -> ASGIError:
-        if self._state == _COMPLETE:
+        if self.state == _COMPLETE:
             return ASGIError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
-        return ASGIError(f"Expected ASGI message {_EXPECTED[self._state]}, but got '{kind}'.")
+        return ASGIError(f"Expected ASGI message {_EXPECTED[self.state]}, but got '{kind}'.")

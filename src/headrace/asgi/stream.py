@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from headrace.asgi.http import HTTPExchange
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 
 class Engine(Protocol):
@@ -42,6 +39,10 @@ class Stream(Protocol):
     is_writable: bool
 
     @property
+    def hold_head(self) -> Callable[[Any], None]:
+        """To be called with an exchange: ``flush_head`` it when the application waits for something else."""
+
+    @property
     def engine(self) -> Engine:
         """Encodes the response."""
 
@@ -51,19 +52,16 @@ class Stream(Protocol):
     def wait_writable(self) -> Awaitable[None]:
         """Wait while the write brake is on."""
 
-    def hold_head(self, exchange: HTTPExchange) -> None:
-        """Call ``flush_head`` when the application waits for something else than us."""
-
     def on_consumed(self) -> None:
         """The application took what was waiting of the body."""
 
     def on_body_wanted(self) -> None:
         """The application waits for the body."""
 
-    def on_response_complete(self, exchange: HTTPExchange) -> None:
+    def on_response_complete(self, exchange: Any) -> None:
         """The response is encoded whole."""
 
-    def on_application_done(self, exchange: HTTPExchange) -> None:
+    def on_application_done(self, exchange: Any) -> None:
         """The application has returned, raised or been cancelled."""
 
     def send_file(self, path: str, offset: int, count: int) -> Awaitable[None]:

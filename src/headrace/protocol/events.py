@@ -6,14 +6,13 @@ HTTP/1.1 looks like HTTP/2 with one stream at a time, id 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from headrace.errors import RemoteProtocolError
 from headrace.types import Headers
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
+class RequestReceived(NamedTuple):
     """The head of a request.
 
     An engine may hand out the same object for byte-identical requests, so nobody changes ``headers``;
@@ -41,8 +40,7 @@ class RequestReceived:
     """The value of ``Upgrade`` when ``Connection`` names it and there is no body, else empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class DataReceived:
+class DataReceived(NamedTuple):
     """A piece of a request's body, the coding already undone."""
 
     stream_id: int
@@ -50,16 +48,14 @@ class DataReceived:
     end_stream: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TrailersReceived:
+class TrailersReceived(NamedTuple):
     """The trailer section of a request; always its end. RFC 9110 §6.5."""
 
     stream_id: int
     headers: Headers
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionFailed:
+class ConnectionFailed(NamedTuple):
     """The peer broke the protocol; always the last event. The answer stands in the out-buffer unless an
     exchange is under way, whose response is then the last.
     """

@@ -30,45 +30,8 @@ MAX_TABLE_ENTRIES = 4096
 MAX_CACHED_LINE_BYTES = 512
 
 
-class RequestField(IntEnum):
-    """The request fields an engine itself acts on; everything else is ``ORDINARY``."""
-
-    ORDINARY = 0
-    HOST = 1
-    CONTENT_LENGTH = 2
-    TRANSFER_ENCODING = 3
-    EXPECT = 4
-    UPGRADE = 5
-
-
-_REQUEST_FIELDS = {
-    b"host": RequestField.HOST,
-    b"content-length": RequestField.CONTENT_LENGTH,
-    b"transfer-encoding": RequestField.TRANSFER_ENCODING,
-    b"expect": RequestField.EXPECT,
-    b"upgrade": RequestField.UPGRADE,
-}
-
-PRIVATE = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
-"""Fields whose values are secrets: they are not kept beyond the request."""
-
-RequestLine = tuple[tuple[bytes, bytes], int]
-"""((lower-case name, value without surrounding white space), its ``RequestField``)."""
-
-request_lines: dict[bytes, RequestLine] = {}
-
-
-def read_line(line: bytes) -> RequestLine:
-    """Split one field line that llhttp has already found well-formed, and remember the answer.
-
-    Values that identify somebody are not remembered.
-    """
-    name, _, value = line.partition(b":")
-    name = name.lower()
-    parsed = ((name, value.strip(b" \t")), int(_REQUEST_FIELDS.get(name, RequestField.ORDINARY)))
-    if len(line) <= MAX_CACHED_LINE_BYTES and name not in PRIVATE:
-        remember(request_lines, line, parsed)
-    return parsed
+good_hosts: dict[bytes, bool] = {}
+"""Host values that have been found well-formed."""
 
 
 class ResponseField(IntEnum):
@@ -97,14 +60,21 @@ _CHANGING = frozenset({
 
 
 class SpecialLine:
-    """A checked, serialised response field that an engine acts on."""
+    """A checked, serialised response field that an engine acts on.
 
-    __slots__ = ("field", "line", "value")
+    Attributes:
+        line: ``name: value CRLF``.
+        value: lower-case, for Connection.
+        length: the number, for Content-Length; else -1.
+    """
+
+    __slots__ = ("field", "length", "line", "value")
 
     def __init__(self, line: bytes, field: ResponseField, value: bytes) -> None:
         self.line = line
         self.field = field
         self.value = value
+        self.length = content_length(value) if field is ResponseField.CONTENT_LENGTH else -1
 
 
 response_lines: dict[tuple[bytes, bytes], bytes | SpecialLine] = {}
@@ -131,6 +101,17 @@ def write_line(name: bytes, value: bytes) -> bytes | SpecialLine:
     if lower not in _CHANGING and len(value) <= MAX_CACHED_LINE_BYTES:
         remember(response_lines, (name, value), written)
     return written
+
+
+def content_length(value: bytes) -> int:
+    """Read a Content-Length, RFC 9110 §8.6: digits and nothing else.
+
+    Raises:
+        ValueError: anything else, or more than 18 digits.
+    """
+    if not value.isdigit() or len(value) > 18:
+        raise ValueError(f"Invalid Content-Length: {value!r:.80}")
+    return int(value)
 
 
 def remember(table: dict[K, V], key: K, value: V) -> None:

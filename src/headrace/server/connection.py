@@ -22,7 +22,7 @@ from headrace.errors import RemoteProtocolError
 from headrace.net.sockets import local_address, peer_address
 from headrace.net.tls import is_tls_client_hello
 from headrace.net.tls_extension import tls_extension
-from headrace.protocol.events import ConnectionFailed, DataReceived, Event, RequestReceived, TrailersReceived
+from headrace.protocol.events import ConnectionFailed, DataReceived, Event, RequestReceived
 from headrace.protocol.http1 import HTTP1Engine
 from headrace.protocol.http1.engine import State
 from headrace.server.runtime import Runtime
@@ -47,6 +47,13 @@ class Waiting(Enum):
     LINGER = auto()
 
 
+# An enum's members are looked up by a descriptor, which costs more than the branch it decides.
+_NOTHING, _HEAD, _NEXT_REQUEST, _BODY, _WRITE, _LINGER = Waiting
+_ANSWERING = State.ANSWERING
+_CLOSED = State.CLOSED
+_IDLE = State.IDLE
+
+
 class HTTPConnection(asyncio.Protocol):
     """An asyncio protocol, and the ``Stream`` of its exchanges.
 
@@ -57,7 +64,7 @@ class HTTPConnection(asyncio.Protocol):
 
     __slots__ = (
         "_client", "_is_closing", "_is_reading", "_server", "_template", "_unwritten_bytes", "_writable",
-        "deadline", "engine", "exchange", "is_writable", "runtime", "transport", "waiting",
+        "deadline", "engine", "exchange", "hold_head", "is_writable", "runtime", "transport", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -66,7 +73,8 @@ class HTTPConnection(asyncio.Protocol):
         self.runtime = runtime
         self.engine = HTTP1Engine(runtime.parser, runtime.defaults)
         self.exchange: HTTPExchange | None = None
-        self.waiting = Waiting.NOTHING
+        self.hold_head = runtime.hold_head
+        self.waiting = _NOTHING
         self.deadline = 0.0
         self.is_writable = True
         self.transport = cast("asyncio.Transport", None)
@@ -105,7 +113,7 @@ class HTTPConnection(asyncio.Protocol):
             extensions=extensions,
         )
         runtime.connections.add(self)
-        self._wait_for(Waiting.HEAD, runtime.timeouts.header_s)
+        self._wait_for(_HEAD, runtime.timeouts.header_s)
 
     def data_received(self, data: bytes) -> None:
         """The client sent something."""
@@ -114,10 +122,10 @@ class HTTPConnection(asyncio.Protocol):
         events = self.engine.receive_data(data)
         if events:
             self._take(events, data)
-        elif self.engine.state is State.ANSWERING:
+        elif self.engine.state is _ANSWERING:
             self._update_reading()
-        elif self.engine.is_reading_head and self.waiting is not Waiting.HEAD:
-            self._wait_for(Waiting.HEAD, self.runtime.timeouts.header_s)
+        elif self.engine.is_reading_head and self.waiting is not _HEAD:
+            self._wait_for(_HEAD, self.runtime.timeouts.header_s)
 
     def eof_received(self) -> bool:
         """The client sent its end. It may still read: a request that is whole is answered.
@@ -129,7 +137,7 @@ class HTTPConnection(asyncio.Protocol):
         self.engine.receive_eof()
         if exchange is None or self._is_closing:
             return False
-        if self.engine.state is State.CLOSED or self.runtime.cancels_on_disconnect:
+        if self.engine.state is _CLOSED or self.runtime.cancels_on_disconnect:
             self._lose(exchange)
             return False
         exchange.half_close()
@@ -139,7 +147,7 @@ class HTTPConnection(asyncio.Protocol):
         """The connection is gone."""
         self.runtime.connections.discard(self)
         self._is_closing = True
-        self.waiting = Waiting.NOTHING
+        self.waiting = _NOTHING
         self.deadline = 0.0
         self.is_writable = True
         if self._writable is not None:
@@ -152,7 +160,7 @@ class HTTPConnection(asyncio.Protocol):
         """The transport is over its high mark: the application waits in ``send``."""
         self.is_writable = False
         self._unwritten_bytes = self.transport.get_write_buffer_size()
-        self._wait_for(Waiting.WRITE, self.runtime.timeouts.write_s)
+        self._wait_for(_WRITE, self.runtime.timeouts.write_s)
 
     def resume_writing(self) -> None:
         """The transport is under its low mark again."""
@@ -160,7 +168,7 @@ class HTTPConnection(asyncio.Protocol):
         if self._writable is not None:
             self._writable.set()
             self._writable = None
-        if self.waiting is Waiting.WRITE:
+        if self.waiting is _WRITE:
             self._wait_for_nothing()
             self._wait_if_idle()
 
@@ -168,16 +176,15 @@ class HTTPConnection(asyncio.Protocol):
 
     def _take(self, events: Sequence[Event], data: bytes) -> None:
         for event in events:
-            kind = type(event)
-            if kind is RequestReceived:
-                self._start(cast("RequestReceived", event))
-            elif kind is DataReceived:
-                self._feed(cast("DataReceived", event))
-            elif kind is TrailersReceived and self.exchange is not None:
-                self.exchange.feed_trailers(cast("TrailersReceived", event).headers)
-            elif kind is ConnectionFailed:
-                self._on_failed(cast("ConnectionFailed", event).error, data)
+            if isinstance(event, RequestReceived):
+                self._start(event)
+            elif isinstance(event, DataReceived):
+                self._feed(event)
+            elif isinstance(event, ConnectionFailed):
+                self._on_failed(event.error, data)
                 return
+            elif self.exchange is not None:
+                self.exchange.feed_trailers(event.headers)
         exchange = self.exchange
         if (exchange is not None and exchange.buffered_bytes) or self.engine.pending:
             self._update_reading()
@@ -185,31 +192,34 @@ class HTTPConnection(asyncio.Protocol):
     def _start(self, event: RequestReceived) -> None:
         runtime = self.runtime
         self.deadline = 0.0
-        self.waiting = Waiting.NOTHING
+        self.waiting = _NOTHING
         exchange = HTTPExchange(runtime.application, self, self._template.build(event), event)
         runtime.total_requests += 1
         if runtime.access_log is not None:
             exchange.started_s = runtime.loop.time()
-        if event.upgrade:
-            _logger.debug("Unsupported upgrade request: %r", event.upgrade[:80])
-        if runtime.limit_concurrency is not None and len(runtime.running) >= runtime.limit_concurrency:
-            self._shed(exchange)
+        if runtime.has_limits and not self._is_admitted(exchange):
             return
-        if runtime.is_draining or (
-            runtime.limit_requests is not None and runtime.total_requests >= runtime.limit_requests
-        ):
-            self.engine.keep_alive = False
-            if not runtime.is_draining:
-                runtime.on_limit_requests()
         self.exchange = exchange
         runtime.running.add(exchange)
-        runtime.turn.start(exchange)
+        runtime.start(exchange)
+
+    def _is_admitted(self, exchange: HTTPExchange) -> bool:
+        runtime = self.runtime
+        if runtime.limit_concurrency is not None and len(runtime.running) >= runtime.limit_concurrency:
+            self._shed(exchange)
+            return False
+        if runtime.is_draining:
+            self.engine.keep_alive = False
+        elif runtime.limit_requests is not None and runtime.total_requests >= runtime.limit_requests:
+            self.engine.keep_alive = False
+            runtime.on_limit_requests()
+        return True
 
     def _feed(self, event: DataReceived) -> None:
         exchange = self.exchange
         if exchange is None:
             return
-        if self.waiting is Waiting.BODY:
+        if self.waiting is _BODY:
             self._wait_for_nothing()
         exchange.feed(event.data, event.end_stream)
 
@@ -233,23 +243,17 @@ class HTTPConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what the engine has encoded."""
-        pieces = self.engine.pieces_to_send()
-        if pieces is None:
-            data = self.engine.data_to_send()
-            if data and not self.transport.is_closing():
-                self.transport.write(data)
-        elif not self.transport.is_closing():
-            self.transport.writelines(pieces)
+        data = self.engine.data_to_send()
+        if isinstance(data, list):
+            self.transport.writelines(data)
+        elif data:
+            self.transport.write(data)
 
     def wait_writable(self) -> Awaitable[None]:
         """Wait until the transport is under its low mark, or gone."""
         if self._writable is None:
             self._writable = asyncio.Event()
         return cast("Awaitable[None]", self._writable.wait())
-
-    def hold_head(self, exchange: HTTPExchange) -> None:
-        """See ``Turn.hold_head``."""
-        self.runtime.turn.hold_head(exchange)
 
     def on_consumed(self) -> None:
         """The application took what was waiting of the body."""
@@ -258,23 +262,27 @@ class HTTPConnection(asyncio.Protocol):
 
     def on_body_wanted(self) -> None:
         """The application waits for the body."""
-        if self.waiting is Waiting.NOTHING:
-            self._wait_for(Waiting.BODY, self.runtime.timeouts.body_s)
+        if self.waiting is _NOTHING:
+            self._wait_for(_BODY, self.runtime.timeouts.body_s)
 
     def on_response_complete(self, exchange: HTTPExchange) -> None:
         """Log, and go on to the next request or close."""
-        self._end_exchange(exchange)
+        self.exchange = None
+        if self.runtime.access_log is not None:
+            self._log(exchange)
         if self._is_closing:
             return
-        engine = self.engine
-        events = engine.start_next_cycle()
-        if engine.should_close:
+        events = self.engine.start_next_cycle()
+        if events is None:
             self._linger_or_close()
             return
         if not self._is_reading:
             self._update_reading()
         if events:
             self._take(events, b"")
+        elif self.is_writable and self.engine.state is _IDLE:
+            self.waiting = _NEXT_REQUEST
+            self.deadline = self.runtime.keep_alive_deadline
         else:
             self._wait_if_idle()
 
@@ -306,22 +314,22 @@ class HTTPConnection(asyncio.Protocol):
             self.engine.keep_alive = False
             if exchange.is_event_stream:
                 exchange.tell_to_end()
-        elif self.waiting is Waiting.NEXT_REQUEST and not self._has_unread_bytes():
+        elif self.waiting is _NEXT_REQUEST and not self._has_unread_bytes():
             self._close()
-        elif self.waiting is Waiting.HEAD or self.waiting is Waiting.NEXT_REQUEST:
-            self._wait_for(Waiting.HEAD, LINGER_S)
+        elif self.waiting is _HEAD or self.waiting is _NEXT_REQUEST:
+            self._wait_for(_HEAD, LINGER_S)
 
     def on_deadline(self) -> None:
         """A sweep found the deadline passed."""
         waiting = self.waiting
         self._wait_for_nothing()
-        if waiting is Waiting.NEXT_REQUEST:
+        if waiting is _NEXT_REQUEST:
             self._close_idle()
-        elif waiting is Waiting.HEAD:
+        elif waiting is _HEAD:
             self._close_headless()
-        elif waiting is Waiting.BODY:
+        elif waiting is _BODY:
             self._give_up_body()
-        elif waiting is Waiting.WRITE:
+        elif waiting is _WRITE:
             self._check_progress()
         else:
             self.transport.abort()
@@ -333,7 +341,7 @@ class HTTPConnection(asyncio.Protocol):
         self.deadline = self.runtime.deadline_in(timeout_s)
 
     def _wait_for_nothing(self) -> None:
-        self.waiting = Waiting.NOTHING
+        self.waiting = _NOTHING
         self.deadline = 0.0
 
     def _wait_if_idle(self) -> None:
@@ -341,12 +349,12 @@ class HTTPConnection(asyncio.Protocol):
         if self.exchange is not None or self._is_closing or not self.is_writable:
             return
         if self.engine.discarding:
-            self._wait_for(Waiting.BODY, self.runtime.timeouts.body_s)
+            self._wait_for(_BODY, self.runtime.timeouts.body_s)
         elif self.engine.is_reading_head:
-            self._wait_for(Waiting.HEAD, self.runtime.timeouts.header_s)
+            self._wait_for(_HEAD, self.runtime.timeouts.header_s)
         else:
-            self.waiting = Waiting.NEXT_REQUEST
-            self.deadline = self.runtime.deadline_in(self.runtime.timeouts.keep_alive_s)
+            self.waiting = _NEXT_REQUEST
+            self.deadline = self.runtime.keep_alive_deadline
 
     def _update_reading(self) -> None:
         """The read brake: on while the application has body enough, or a later request waits."""
@@ -389,7 +397,7 @@ class HTTPConnection(asyncio.Protocol):
     def _close(self) -> None:
         """Close when everything is written."""
         self._is_closing = True
-        self._wait_for(Waiting.LINGER, self.runtime.timeouts.write_s)
+        self._wait_for(_LINGER, self.runtime.timeouts.write_s)
         self.transport.close()
 
     def _linger_or_close(self) -> None:
@@ -410,14 +418,14 @@ class HTTPConnection(asyncio.Protocol):
             return
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._wait_for(Waiting.LINGER, LINGER_S)
+            self._wait_for(_LINGER, LINGER_S)
         else:
             self._close()
 
     def _close_idle(self) -> None:
         if self._has_unread_bytes():
             # A request came in the moment between; closing now would lose it (the 502 of many a proxy).
-            self._wait_for(Waiting.NEXT_REQUEST, self.runtime.sweep_s)
+            self._wait_for(_NEXT_REQUEST, self.runtime.sweep_s)
         else:
             self._close()
 
@@ -456,6 +464,6 @@ class HTTPConnection(asyncio.Protocol):
         unwritten = self.transport.get_write_buffer_size()
         if unwritten < self._unwritten_bytes:
             self._unwritten_bytes = unwritten
-            self._wait_for(Waiting.WRITE, self.runtime.timeouts.write_s)
+            self._wait_for(_WRITE, self.runtime.timeouts.write_s)
         else:
             self.transport.abort()

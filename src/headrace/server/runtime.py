@@ -45,6 +45,9 @@ class Runtime:
         now: the loop's time at the last sweep; good enough for timeouts of seconds.
         sweep_s: time between two sweeps.
         connections: all that are open.
+        keep_alive_deadline: for connections that go idle before the next sweep.
+        has_limits: a request is looked at before it is admitted.
+        start, hold_head: see ``Turn``.
         running: exchanges whose application has not returned.
         total_requests: requests answered or being answered.
         on_idle: called when the last running exchange ends during a drain.
@@ -52,9 +55,10 @@ class Runtime:
 
     __slots__ = (
         "access_log", "application", "bad_requests", "cancels_on_disconnect", "connections", "defaults",
-        "is_draining", "limit_concurrency", "limit_connections", "limit_requests", "loop", "now",
-        "on_connection_lost", "on_idle", "on_limit_requests", "parser", "root_path", "root_path_mode", "running",
-        "state", "sweep_s", "timeouts", "total_requests", "turn",
+        "has_limits", "hold_head", "is_draining", "keep_alive_deadline", "limit_concurrency",
+        "limit_connections", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
+        "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "start", "state", "sweep_s",
+        "timeouts", "total_requests",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +72,6 @@ class Runtime:
         http = config.http
         self.application = application
         self.state = state
-        self.turn = turn
         self.access_log = access_log
         self.loop = asyncio.get_running_loop()
         self.parser = HeadParser(
@@ -99,15 +102,19 @@ class Runtime:
         self.running: set[HTTPExchange] = set()
         self.total_requests = 0
         self.is_draining = False
+        self.has_limits = http.limit_concurrency is not None
+        self.start = turn.start
+        self.hold_head = turn.hold_head
         self.on_idle: Callable[[], None] = _nothing
         self.on_limit_requests: Callable[[], None] = _nothing
         self.on_connection_lost: Callable[[], None] = _nothing
-        self.now = 0.0
+        self.now = self.keep_alive_deadline = 0.0
         self.tick()
 
     def tick(self) -> None:
         """Take the time, for deadlines and for Date."""
         self.now = self.loop.time()
+        self.keep_alive_deadline = self.deadline_in(self.timeouts.keep_alive_s)
         self.defaults.set_date(formatdate(time.time(), usegmt=True).encode("ascii"))
 
     def deadline_in(self, timeout_s: float) -> float:

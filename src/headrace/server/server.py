@@ -180,7 +180,7 @@ class Server:
         self.started = False
         systemd.notify("STOPPING=1")
         _logger.info("Shutting down")
-        runtime.is_draining = True
+        runtime.is_draining = runtime.has_limits = True
         drain = self._drain = Drain(
             runtime, self.config.process.timeout_graceful_shutdown, lambda: self.force_exit
         )
@@ -237,6 +237,7 @@ class Server:
         try:
             runtime = Runtime(config, stack, lifespan.state, turn, access_log)
             runtime.limit_requests = _limit_requests(config)
+            runtime.has_limits |= runtime.limit_requests is not None
             runtime.on_limit_requests = self._on_limit_requests
             self._sweep = Sweep(runtime, listeners, tls, config.tls.ssl_reload_interval)
             await listeners.accept(self._factory(runtime), None if tls is None else tls.context)

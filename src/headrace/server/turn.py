@@ -12,10 +12,13 @@ import contextvars
 import sys
 from typing import Any
 
-from headrace.asgi.http import HTTPExchange
+from headrace.asgi.http import HTTPExchange, ResponseState
 
 EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """From CPython 3.12 on a task may run to its first wait without going through the loop."""
+
+
+_HEAD_HELD = int(ResponseState.HEAD_HELD)
 
 
 class Turn:
@@ -62,11 +65,12 @@ class Turn:
             return
         self._is_starting = False
         for exchange in ready:
-            if exchange.is_head_held:
+            if exchange.state == _HEAD_HELD:
                 exchange.flush_head()
 
     def _flush_held(self) -> None:
         held = self._held
         self._held = []
         for exchange in held:
-            exchange.flush_head()
+            if exchange.state == _HEAD_HELD:
+                exchange.flush_head()

@@ -52,6 +52,14 @@ class State(Enum):
     """Nothing; ignore it."""
 
 
+# An enum's members are looked up by a descriptor, which costs more than the branch it decides.
+_IDLE, _BODY, _ANSWERING, _CLOSED = State
+_CONTENT_LENGTH = ResponseField.CONTENT_LENGTH
+_CONNECTION = ResponseField.CONNECTION
+_DATE = ResponseField.DATE
+_SERVER = ResponseField.SERVER
+
+
 class _Scout:
     """Takes no callbacks: it only lets llhttp find what is wrong in a head that is not yet whole."""
 
@@ -78,7 +86,7 @@ class HTTP1Engine:
     def __init__(self, parser: HeadParser, defaults: ResponseDefaults) -> None:
         self._parser = parser
         self._defaults = defaults
-        self.state = State.IDLE
+        self.state = _IDLE
         self.keep_alive = True
         self.discarding = False
         self.pending = b""
@@ -109,7 +117,7 @@ class HTTP1Engine:
     @property
     def should_close(self) -> bool:
         """Nothing more can be exchanged once the out-buffer is written."""
-        return self.state is State.CLOSED or (self._eof and self.state is State.IDLE)
+        return self.state is _CLOSED or (self._eof and self.state is _IDLE)
 
     @property
     def is_chunked(self) -> bool:
@@ -119,7 +127,7 @@ class HTTP1Engine:
     @property
     def is_abandoning_body(self) -> bool:
         """The connection ends although the client is still sending a body."""
-        return self.state is State.CLOSED and (self._body_left > 0 or self._decoder is not None)
+        return self.state is _CLOSED and (self._body_left > 0 or self._decoder is not None)
 
     def receive_data(self, data: bytes) -> Sequence[Event]:
         """Take what the socket gave.
@@ -128,62 +136,60 @@ class HTTP1Engine:
             Events in order; none at all while a head is incomplete or a later request waits.
         """
         state = self.state
-        if state is State.IDLE:
+        if state is _IDLE:
             # A client that keeps its connection often repeats itself to the byte (polls, probes, the same
             # page's requests). The head that was found right once is right again.
             if data == self._last_bytes and self._partial is None:
                 last = self._last
                 assert last is not None
-                self.state = State.ANSWERING
+                self.state = _ANSWERING
                 self.keep_alive = last.keep_alive
                 return last.events
             try:
                 return self._receive_head(data)
             except RemoteProtocolError as error:
                 return self._fail(error)
-        if state is State.BODY:
+        if state is _BODY:
             try:
                 return self._receive_body(data)
             except RemoteProtocolError as error:
                 return self._fail(error)
-        if state is State.ANSWERING:
+        if state is _ANSWERING:
             self.pending += data
         return NO_EVENTS
 
     def receive_eof(self) -> None:
         """The client will send nothing more; what it has sent whole is still answered."""
         self._eof = True
-        if self.state is State.BODY or (self.state is State.IDLE and self._partial is not None):
-            self.state = State.CLOSED
+        if self.state is _BODY or (self.state is _IDLE and self._partial is not None):
+            self.state = _CLOSED
             self.keep_alive = False
 
-    def start_next_cycle(self) -> Sequence[Event]:
+    def start_next_cycle(self) -> Sequence[Event] | None:
         """The response is complete: go on to the next request.
 
         Returns:
-            The events of a request that has arrived already.
+            The events of a request that has arrived already; None when the connection is to end.
         """
-        if self.state is State.BODY:
-            if not self.keep_alive or self._body_left > MAX_DISCARDED_BYTES:
-                self.state = State.CLOSED
-                return NO_EVENTS
+        state = self.state
+        if state is _ANSWERING and self.keep_alive:
+            self.state = _IDLE
+            if not self.pending:
+                return None if self._eof else NO_EVENTS
+            data = self.pending
+            self.pending = b""
+            events = self.receive_data(data)
+            if self._eof and (self.state is _IDLE or self.state is _BODY):
+                # The rest of an incomplete request will not come, so it does not begin.
+                self.state = _CLOSED
+                return None
+            return events
+        if state is _BODY and self.keep_alive and self._body_left <= MAX_DISCARDED_BYTES:
             self.discarding = True
             self._counted_bytes = 0
             return NO_EVENTS
-        if not self.keep_alive:
-            self.state = State.CLOSED
-        if self.state is State.CLOSED:
-            return NO_EVENTS
-        self.state = State.IDLE
-        if not self.pending:
-            return NO_EVENTS
-        data = self.pending
-        self.pending = b""
-        events = self.receive_data(data)
-        if self._eof:
-            # The rest of an incomplete request will not come.
-            self.receive_eof()
-        return events
+        self.state = _CLOSED
+        return None
 
     def forget(self) -> None:
         """Give back what only makes the next request faster; for connections that have gone idle."""
@@ -245,10 +251,10 @@ class HTTP1Engine:
         if self._version_1_0:
             self.keep_alive = False
         if head.body_length == 0:
-            self.state = State.ANSWERING
+            self.state = _ANSWERING
             self.pending = behind
             return head.events
-        self.state = State.BODY
+        self.state = _BODY
         self._continue_due = event.expects_continue and not behind
         if head.body_length == CHUNKED:
             self._body_left = 0
@@ -262,7 +268,7 @@ class HTTP1Engine:
             return (event, *self._receive_body(behind))
         except RemoteProtocolError:
             # No exchange is under way yet, so none begins, and the answer is ours to give.
-            self.state = State.IDLE
+            self.state = _IDLE
             raise
 
     def _receive_body(self, data: bytes) -> Sequence[Event]:
@@ -284,7 +290,7 @@ class HTTP1Engine:
         self._counted_bytes += len(body)
         if self.discarding:
             if self._counted_bytes > MAX_DISCARDED_BYTES:
-                self.state = State.CLOSED
+                self.state = _CLOSED
                 return NO_EVENTS
         else:
             limit = self._parser.limits.body_bytes
@@ -301,17 +307,17 @@ class HTTP1Engine:
         return (*data_event, *self._end_body(TrailersReceived(1, trailers)))
 
     def _end_body(self, event: Event) -> Sequence[Event]:
-        self.state = State.ANSWERING
+        self.state = _ANSWERING
         if not self.discarding:
             return (event,)
         self.discarding = False
-        return self.start_next_cycle()
+        return self.start_next_cycle() or NO_EVENTS
 
     def _fail(self, error: RemoteProtocolError) -> Sequence[Event]:
         """Give up the connection; the answer goes out unless an exchange is under way to give it."""
-        if self.state is State.IDLE:
+        if self.state is _IDLE:
             self._out.append(error_response(self._defaults, error.status))
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self.keep_alive = False
         self._partial = self._scout = None
         self.pending = b""
@@ -357,7 +363,7 @@ class HTTP1Engine:
             ValueError, TypeError: a field that cannot be sent; nothing is kept then.
         """
         parts: list[bytes] = [b""]
-        declared: bytes | None = None
+        length: int | None = None
         own_date = own_server = False
         keep_alive = self.keep_alive
         known = response_lines.get
@@ -373,23 +379,22 @@ class HTTP1Engine:
                 continue
             assert isinstance(line, SpecialLine)
             kind = line.field
-            if kind is ResponseField.CONTENT_LENGTH:
-                if declared is None:
-                    declared = line.value
+            if kind is _CONTENT_LENGTH:
+                if length is None:
+                    length = line.length
                     if status != 204:
                         parts.append(line.line)
-                elif declared != line.value:
-                    raise ValueError(f"Content-Length twice: {declared!r} and {line.value!r}")
-            elif kind is ResponseField.CONNECTION:
+                elif length != line.length:
+                    raise ValueError(f"Content-Length twice: {length} and {line.length}")
+            elif kind is _CONNECTION:
                 if b"close" in line.value:
                     keep_alive = False
-            elif kind is ResponseField.DATE:
+            elif kind is _DATE:
                 own_date = True
                 parts.append(line.line)
-            elif kind is ResponseField.SERVER:
+            elif kind is _SERVER:
                 own_server = True
                 parts.append(line.line)
-        length = None if declared is None else content_length(declared)
         if own_date or own_server:
             parts[0] = self._defaults.head_without(status, date=own_date, server=own_server)
         else:
@@ -452,32 +457,19 @@ class HTTP1Engine:
         if self._chunked_response:
             self._out.append(b"0\r\n%b\r\n" % b"".join(lines))
 
-    def data_to_send(self) -> bytes:
-        """Take the out-buffer, joined."""
+    def data_to_send(self) -> bytes | list[bytes]:
+        """Take the out-buffer: joined, or in pieces when some are dear to copy."""
         out = self._out
+        if self._large:
+            self._large = False
+            self._out = []
+            return out
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
-        self._large = False
         return data
-
-    def pieces_to_send(self) -> list[bytes] | None:
-        """Take the out-buffer in pieces if it has some that are dear to copy."""
-        if not self._large:
-            return None
-        pieces = self._out
-        self._out = []
-        self._large = False
-        return pieces
 
 
 def _line(field: tuple[bytes, bytes]) -> bytes:
     name, value = field
     line = write_line(name, value)
     return line.line if isinstance(line, SpecialLine) else line
-
-
-def content_length(value: bytes) -> int:
-    """Read a Content-Length, RFC 9110 §8.6: digits and nothing else."""
-    if not value.isdigit() or len(value) > 18:
-        raise ValueError(f"Invalid Content-Length: {value!r:.80}")
-    return int(value)

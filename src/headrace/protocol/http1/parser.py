@@ -2,8 +2,7 @@
 
 llhttp (strict, as httptools builds it) decides whether a head is well-formed: line ends are CRLF, names are
 tokens, no folding, no NUL or control, one Content-Length, never Content-Length beside Transfer-Encoding.
-What it has passed can be split at CRLF and ``:`` without ambiguity, which is three times cheaper than a
-callback for each field. What llhttp tolerates and RFC 9112 does not is refused in ``_check``.
+What it tolerates and RFC 9112 does not is refused in ``_check``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import httptools
 
 from headrace.errors import RemoteProtocolError
 from headrace.protocol.events import RequestReceived
-from headrace.protocol.fields import HOST, RequestField, read_line, request_lines
+from headrace.protocol.fields import HOST, MAX_CACHED_LINE_BYTES, good_hosts, remember
 from headrace.protocol.http1.limits import HTTP1Limits
 from headrace.types import Headers
 
@@ -68,18 +67,23 @@ class HeadParser:
     llhttp is made again when a head has left it in the middle of a message, waiting for a body.
     """
 
-    __slots__ = ("_complete", "_keep_alive", "_llhttp", "_target", "limits")
+    __slots__ = ("_complete", "_fields", "_keep_alive", "_llhttp", "_target", "limits")
 
     def __init__(self, limits: HTTP1Limits) -> None:
         self.limits = limits
         self._llhttp: httptools.HttpRequestParser | None = None
         self._target = b""
+        self._fields: Headers = []
         self._complete = False
         self._keep_alive = False
 
     def on_url(self, target: bytes) -> None:
         """llhttp read the request target, whole, because heads are fed whole."""
         self._target = target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp read a field."""
+        self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """llhttp has read the head; behind a whole message it would forget what ``Connection`` said."""
@@ -94,12 +98,15 @@ class HeadParser:
         """Check one head, from the request line to the empty line that ends it.
 
         Raises:
-            RemoteProtocolError: not well-formed (400, 505), or more than the limits allow (414, 431).
+            RemoteProtocolError: not well-formed (400, 417, 501, 505), or more than the limits allow (413,
+                414, 431).
         """
         llhttp = self._llhttp
         if llhttp is None:
             llhttp = self._llhttp = httptools.HttpRequestParser(self)
         self._complete = False
+        fields: Headers = []
+        self._fields = fields
         try:
             llhttp.feed_data(head)
             upgrades = False
@@ -108,8 +115,11 @@ class HeadParser:
         except httptools.HttpParserError as error:
             self._llhttp = None
             raise RemoteProtocolError(f"{error}", status_of(error, head)) from None
+        if b" \r\n" in head or b"\t" in head:
+            # llhttp leaves white space behind values, RFC 9112 §5.1 does not count it to them.
+            fields = [(name, value.rstrip(b" \t")) for name, value in fields]
         try:
-            return self._check(head, llhttp, upgrades)
+            return self._check(head, llhttp, fields, upgrades)
         finally:
             if upgrades or not self._complete or not self._keep_alive:
                 self._llhttp = None
@@ -138,52 +148,31 @@ class HeadParser:
             pass  # Connection and Upgrade mean nothing here; both are left out below.
         except httptools.HttpParserError as error:
             raise RemoteProtocolError(f"In the trailers: {error}") from None
-        fields = (read_line(line)[0] for line in lines)
+        pairs = (line.partition(b":") for line in lines)
+        fields = [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
         return [field for field in fields if field[0] not in NOT_IN_TRAILERS]
 
-    def _check(self, head: bytes, llhttp: httptools.HttpRequestParser, upgrades: bool) -> Head:
-        lines = head.split(b"\r\n")
+    def _check(
+        self, head: bytes, llhttp: httptools.HttpRequestParser, headers: Headers, upgrades: bool
+    ) -> Head:
+        """Refuse what llhttp tolerates and RFC 9112 does not, and what is too much."""
         limits = self.limits
-        if len(lines[0]) > limits.request_line_bytes:
-            raise RemoteProtocolError(f"Request line of {len(lines[0])} bytes", 414)
-        if len(lines) - 3 > limits.fields:
-            raise RemoteProtocolError(f"{len(lines) - 3} header fields", 431)
+        line_end = head.find(b"\r\n")
+        if line_end > limits.request_line_bytes:
+            raise RemoteProtocolError(f"Request line of {line_end} bytes", 414)
+        if len(headers) > limits.fields:
+            raise RemoteProtocolError(f"{len(headers)} header fields", 431)
         method: str = llhttp.get_method().decode("ascii")
         version: str = llhttp.get_http_version()
-        _check_request_line(lines[0], len(method) + len(self._target), version)
-        headers: Headers = []
-        hosts = 0
-        body_length = 0
+        _check_request_line(head[:line_end], len(method) + len(self._target), version)
+        fields = dict(headers)
+        _check_host(fields, headers, version)
+        body_length = self._body_length(fields, headers, version)
         expects_continue = False
-        upgrade = b""
-        known = request_lines.get
-        for line in lines[1:-2]:
-            field, kind = known(line) or read_line(line)
-            headers.append(field)
-            if kind == 0:
-                continue
-            value = field[1]
-            if kind == RequestField.HOST:
-                hosts += 1
-                if not HOST.fullmatch(value):
-                    raise RemoteProtocolError(f"Invalid Host: {value!r:.80}")
-            elif kind == RequestField.CONTENT_LENGTH:
-                if len(value) > MAX_LENGTH_DIGITS:
-                    raise RemoteProtocolError(f"Invalid Content-Length: {value!r:.80}")
-                body_length = int(value)
-            elif kind == RequestField.TRANSFER_ENCODING:
-                _check_transfer_encoding(value, version)
-                body_length = CHUNKED
-            elif kind == RequestField.EXPECT:
-                if value.lower() != b"100-continue":
-                    raise RemoteProtocolError(f"Unknown expectation: {value!r:.80}", 417)
-                expects_continue = version == "1.1"
-            elif kind == RequestField.UPGRADE:
-                upgrade = value
-        if hosts != 1 and (hosts > 1 or version == "1.1"):
-            raise RemoteProtocolError(f"{hosts} Host fields; there must be one")
-        if body_length > 0 and limits.body_bytes is not None and body_length > limits.body_bytes:
-            raise RemoteProtocolError(f"Request body of {body_length} bytes", 413)
+        if b"expect" in fields:
+            if fields[b"expect"].lower() != b"100-continue":
+                raise RemoteProtocolError(f"Unknown expectation: {fields[b'expect']!r:.80}", 417)
+            expects_continue = version == "1.1" and body_length != 0
         raw_path, query = _split_target(self._target, method, headers)
         path = raw_path.decode("ascii")
         event = RequestReceived(
@@ -195,15 +184,64 @@ class HeadParser:
             headers,
             version,
             body_length == 0,
-            expects_continue and body_length != 0,
+            expects_continue,
             # RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored; so is one that brings a body.
-            upgrade if upgrades and version == "1.1" and body_length == 0 else b"",
+            fields.get(b"upgrade", b"") if upgrades and version == "1.1" and body_length == 0 else b"",
         )
         return Head(event, body_length, self._keep_alive, upgrades)
 
+    def _body_length(self, fields: dict[bytes, bytes], headers: Headers, version: str) -> int:
+        """How the body is framed, RFC 9112 §6; llhttp has refused both fields together, and two lengths."""
+        if b"transfer-encoding" in fields:
+            coding = fields[b"transfer-encoding"]
+            if version == "1.0":
+                # RFC 9112 §6.1: such framing is faulty.
+                raise RemoteProtocolError("Transfer-Encoding in an HTTP/1.0 request")
+            if len(fields) != len(headers) and _count(b"transfer-encoding", headers) > 1:
+                # llhttp takes any coding in front of chunked, in a field of its own too.
+                raise RemoteProtocolError("More than one Transfer-Encoding field")
+            if coding.lower() != b"chunked":
+                raise RemoteProtocolError(f"Transfer coding not supported: {coding!r:.80}", 501)
+            return CHUNKED
+        if b"content-length" not in fields:
+            return 0
+        digits = fields[b"content-length"]
+        if len(digits) > MAX_LENGTH_DIGITS:
+            raise RemoteProtocolError(f"Invalid Content-Length: {digits!r:.80}")
+        length = int(digits)
+        limit = self.limits.body_bytes
+        if limit is not None and length > limit:
+            raise RemoteProtocolError(f"Request body of {length} bytes", 413)
+        return length
+
+
+def _count(wanted: bytes, headers: Headers) -> int:
+    return sum(name == wanted for name, _ in headers)
+
+
+def _check_host(fields: dict[bytes, bytes], headers: Headers, version: str) -> None:
+    """RFC 9112 §3.2: one Host, and a good one; HTTP/1.0 may do without."""
+    host = fields.get(b"host")
+    if host is None:
+        if version == "1.1":
+            raise RemoteProtocolError("No Host field")
+        return
+    if len(fields) != len(headers) and _count(b"host", headers) > 1:
+        raise RemoteProtocolError("More than one Host field")
+    if host not in good_hosts:
+        if not HOST.fullmatch(host):
+            raise RemoteProtocolError(f"Invalid Host: {host!r:.80}")
+        if len(host) <= MAX_CACHED_LINE_BYTES:
+            remember(good_hosts, host, True)
+
 
 def status_of(error: httptools.HttpParserError, head: bytes | bytearray) -> int:
-    """The status that answers an error of llhttp: 501 for a method it does not know, RFC 9110 §15.6.2."""
+    """The status that answers an error of llhttp.
+
+    501 for a method it does not know, RFC 9110 §15.6.2; 505 for a version, §15.6.6.
+    """
+    if str(error) == "Invalid HTTP version":
+        return 505
     unknown_method = isinstance(error, httptools.HttpParserInvalidMethodError) and METHOD.match(head)
     return 501 if unknown_method else 400
 
@@ -224,21 +262,13 @@ def _check_request_line(line: bytes, length: int, version: str) -> None:
         raise RemoteProtocolError(f"More than single spaces in the request line: {line!r:.80}")
 
 
-def _check_transfer_encoding(value: bytes, version: str) -> None:
-    if version == "1.0":
-        # RFC 9112 §6.1: such framing is faulty.
-        raise RemoteProtocolError("Transfer-Encoding in an HTTP/1.0 request")
-    if value.lower() != b"chunked":
-        raise RemoteProtocolError(f"Transfer coding not supported: {value!r:.80}", 501)
-
-
 def _split_target(target: bytes, method: str, headers: Headers) -> tuple[bytes, bytes]:
     """The four forms of RFC 9112 §3.2 to (path, query)."""
-    if b"#" in target:
-        raise RemoteProtocolError(f"Fragment in the request target: {target!r:.80}")
     if method == "CONNECT":
         raise RemoteProtocolError("CONNECT is not supported", 501)
-    if target[:1] == b"/":
+    if b"#" in target:
+        raise RemoteProtocolError(f"Fragment in the request target: {target!r:.80}")
+    if target.startswith(b"/"):
         path, _, query = target.partition(b"?")
         return path, query
     if target == b"*":
