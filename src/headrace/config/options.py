@@ -148,6 +148,12 @@ class ProxyOptions:
         fallback_env="FORWARDED_ALLOW_IPS",
         joined_by=",",
     )
+    proxy_fields: str = option(
+        "for,proto",
+        "What is taken of X-Forwarded-*: for, proto, host, port, prefix, or all; name only what the proxy sets "
+        "or removes itself, because clients can send the rest",
+        metavar="FIELDS",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

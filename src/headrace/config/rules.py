@@ -52,6 +52,25 @@ def _uds_mode_is_octal(config: Config) -> str | None:
     )
 
 
+PROXY_FIELDS = ("for", "proto", "host", "port", "prefix")
+
+
+def proxy_fields(config: Config) -> tuple[str, ...]:
+    """The X-Forwarded fields that ``--proxy-fields`` names."""
+    names = tuple(name.strip() for name in config.proxy.proxy_fields.split(",") if name.strip())
+    return PROXY_FIELDS if names == ("all",) else names
+
+
+def _proxy_fields_are_known(config: Config) -> str | None:
+    unknown = [name for name in proxy_fields(config) if name not in PROXY_FIELDS]
+    if not unknown:
+        return None
+    return (
+        f"{_place(config, 'proxy_fields')} names {unknown[0]!r}, "
+        f"but only {', '.join(PROXY_FIELDS)} or all can be taken."
+    )
+
+
 def _bind_stands_alone(config: Config) -> str | None:
     if not config.listen.bind:
         return None
@@ -111,6 +130,7 @@ _RULES: tuple[Callable[[Config], str | None], ...] = (
     _key_needs_certificate,
     _uds_mode_is_octal,
     _bind_stands_alone,
+    _proxy_fields_are_known,
     _loop_is_known,
     _one_worker,
     _no_reload,

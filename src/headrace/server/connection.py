@@ -113,7 +113,18 @@ class HTTPConnection(asyncio.Protocol):
             extensions=extensions,
         )
         runtime.connections.add(self)
+        limit = runtime.connection_limit
+        if limit is not None and not limit.admit(self):
+            self._is_reading = False
+            self.transport.pause_reading()
+            return
         self._wait_for(_HEAD, runtime.timeouts.header_s)
+
+    def on_admitted(self) -> None:
+        """It had to wait for ``--limit-connections``, and now is served."""
+        self._is_reading = True
+        self.transport.resume_reading()
+        self._wait_for(_HEAD, self.runtime.timeouts.header_s)
 
     def data_received(self, data: bytes) -> None:
         """The client sent something."""
@@ -154,6 +165,8 @@ class HTTPConnection(asyncio.Protocol):
             self._writable.set()
         if self.exchange is not None:
             self._lose(self.exchange)
+        if self.runtime.connection_limit is not None:
+            self.runtime.connection_limit.release(self)
         self.runtime.on_connection_lost()
 
     def pause_writing(self) -> None:
@@ -314,10 +327,10 @@ class HTTPConnection(asyncio.Protocol):
             self.engine.keep_alive = False
             if exchange.is_event_stream:
                 exchange.tell_to_end()
-        elif self.waiting is _NEXT_REQUEST and not self._has_unread_bytes():
-            self._close()
-        elif self.waiting is _HEAD or self.waiting is _NEXT_REQUEST:
+        elif self.waiting is _HEAD or (self.waiting is _NEXT_REQUEST and self._has_unread_bytes()):
             self._wait_for(_HEAD, LINGER_S)
+        elif self.waiting is not _LINGER:
+            self._close()
 
     def on_deadline(self) -> None:
         """A sweep found the deadline passed."""

@@ -6,7 +6,9 @@ import asyncio
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable
+from typing import Any
 
 from headrace.config import ListenOptions
 from headrace.net import sockets
@@ -64,8 +66,8 @@ class Listeners:
         self.servers = []
 
     async def resume(self) -> None:
-        """Accept again."""
-        if not self.servers and not self._is_changing:
+        """Accept again, unless closed in the meantime."""
+        if self._factory is not None and not self.servers and not self._is_changing:
             self._is_changing = True
             try:
                 await self._start()
@@ -80,20 +82,24 @@ class Listeners:
             sockets.close(self.sockets)
 
     async def _start(self) -> None:
-        assert self._factory is not None
         loop = asyncio.get_running_loop()
-        handshake = HANDSHAKE_TIMEOUT_S if self._ssl is not None else None
         for sock in self.sockets:
             duplicate = socket.socket(fileno=os.dup(sock.fileno()))
             duplicate.setblocking(False)
-            is_unix = hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX
-            create = loop.create_unix_server if is_unix else loop.create_server
-            self.servers.append(
-                await create(
-                    self._factory,
-                    sock=duplicate,
-                    backlog=self._backlog,
-                    ssl=self._ssl,
-                    ssl_handshake_timeout=handshake,
-                )
-            )
+            self.servers.append(await self._serve(loop, sock, duplicate))
+
+    async def _serve(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, duplicate: socket.socket
+    ) -> asyncio.AbstractServer:
+        assert self._factory is not None
+        create: Any = loop.create_server
+        options: dict[str, Any] = {"sock": duplicate, "backlog": self._backlog, "ssl": self._ssl}
+        if self._ssl is not None:
+            options["ssl_handshake_timeout"] = HANDSHAKE_TIMEOUT_S
+        if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
+            create = loop.create_unix_server
+            if sys.version_info >= (3, 13):
+                # The path outlives a pause; ``close`` removes it.
+                options["cleanup_socket"] = False
+        server: asyncio.AbstractServer = await create(self._factory, **options)
+        return server

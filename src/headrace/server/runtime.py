@@ -13,6 +13,7 @@ from headrace.asgi.http import HTTPExchange
 from headrace.config import Config
 from headrace.protocol.http1 import HeadParser, HTTP1Limits, ResponseDefaults
 from headrace.server.bad_requests import BadRequestLog
+from headrace.server.connection_limit import ConnectionLimit
 from headrace.server.turn import Turn
 from headrace.telemetry import AccessLog
 from headrace.types import ASGIApplication
@@ -54,9 +55,9 @@ class Runtime:
     """
 
     __slots__ = (
-        "access_log", "application", "bad_requests", "cancels_on_disconnect", "connections", "defaults",
-        "has_limits", "hold_head", "is_draining", "keep_alive_deadline", "limit_concurrency",
-        "limit_connections", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
+        "access_log", "application", "bad_requests", "cancels_on_disconnect", "connection_limit",
+        "connections", "defaults", "has_limits", "hold_head", "is_draining", "keep_alive_deadline", "limit_concurrency",
+        "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
         "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "start", "state", "sweep_s",
         "timeouts", "total_requests",
     )  # fmt: skip
@@ -95,7 +96,7 @@ class Runtime:
         self.root_path_mode = config.application.root_path_mode
         self.cancels_on_disconnect = config.application.on_disconnect == "cancel"
         self.limit_concurrency = http.limit_concurrency
-        self.limit_connections = config.listen.limit_connections
+        self.connection_limit: ConnectionLimit | None = None
         self.limit_requests: int | None = None
         self.bad_requests = BadRequestLog()
         self.connections: set[HTTPConnection] = set()

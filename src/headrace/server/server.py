@@ -24,6 +24,7 @@ from headrace.middleware.trusted_proxies import TrustedProxies, warnings
 from headrace.net import systemd
 from headrace.net.tls import TLSContexts, is_tls_wanted
 from headrace.server.connection import HTTPConnection
+from headrace.server.connection_limit import ConnectionLimit
 from headrace.server.drain import Drain
 from headrace.server.listening import Factory, Listeners
 from headrace.server.proxied import ProxiedConnection
@@ -239,6 +240,10 @@ class Server:
             runtime.limit_requests = _limit_requests(config)
             runtime.has_limits |= runtime.limit_requests is not None
             runtime.on_limit_requests = self._on_limit_requests
+            if config.listen.limit_connections is not None:
+                runtime.connection_limit = ConnectionLimit(
+                    config.listen.limit_connections, listeners.pause, listeners.resume
+                )
             self._sweep = Sweep(runtime, listeners, tls, config.tls.ssl_reload_interval)
             await listeners.accept(self._factory(runtime), None if tls is None else tls.context)
         except BaseException:

@@ -1,0 +1,62 @@
+"""``--limit-connections``: accept no more than so many at a time, and let the rest queue in the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.server.connection import HTTPConnection
+
+
+class ConnectionLimit:
+    """Counts connections; pauses accepting at the limit.
+
+    An event loop accepts several connections at once, so some more may be open when the limit is reached:
+    they are kept unread until it is their turn.
+
+    Args:
+        limit: connections that are served at a time, 1 or more.
+        pause: stops accepting.
+        resume: accepts again.
+    """
+
+    def __init__(
+        self, limit: int, pause: Callable[[], None], resume: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._limit = limit
+        self._pause = pause
+        self._resume = resume
+        self._served: set[HTTPConnection] = set()
+        self._waiting: deque[HTTPConnection] = deque()
+        self._resuming: asyncio.Task[None] | None = None
+
+    def admit(self, connection: HTTPConnection) -> bool:
+        """Take in a new connection; False when it has to wait for ``HTTPConnection.on_admitted``."""
+        if len(self._served) >= self._limit:
+            self._waiting.append(connection)
+            return False
+        self._served.add(connection)
+        if len(self._served) == self._limit:
+            self._pause()
+        return True
+
+    def release(self, connection: HTTPConnection) -> None:
+        """A connection is closed: let in the next."""
+        if connection not in self._served:
+            self._waiting.remove(connection)
+            return
+        self._served.discard(connection)
+        if self._waiting:
+            admitted = self._waiting.popleft()
+            self._served.add(admitted)
+            admitted.on_admitted()
+            return
+        self._resuming = asyncio.get_running_loop().create_task(self._accept_again())
+
+    async def _accept_again(self) -> None:
+        await self._resume()
+        if len(self._served) >= self._limit:
+            self._pause()
