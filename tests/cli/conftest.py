@@ -35,19 +35,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class RecordingServer(ModuleType):
-    """Stands where ``headrace.server.server`` is, and serves nothing."""
+    """Stands where ``headrace.server.entry`` is, and serves nothing."""
 
     def __init__(self) -> None:
-        super().__init__("headrace.server.server")
+        super().__init__("headrace.server.entry")
         self.configs: list[Config] = []
-        self.code = 0
         self.error: HeadraceError | None = None
 
-    def run(self, config: Config) -> int:
+    def serve_until_signal(self, config: Config) -> None:
         self.configs.append(config)
         if self.error is not None:
             raise self.error
-        return self.code
 
 
 @pytest.fixture

@@ -21,9 +21,8 @@ VERSION = (
 )
 
 
-def test_the_servers_code_is_the_exit_code(headrace: Any, server: Any) -> None:
-    server.code = 7
-    assert headrace("run", "main:app").exit_code == 7
+def test_a_server_that_stops_as_asked_is_success(headrace: Any, server: Any) -> None:
+    assert headrace("run", "main:app").exit_code == 0
     assert server.configs[0].application.app == "main:app"
 
 
@@ -137,7 +136,9 @@ class TestFailures:
         self, headrace: Any, server: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (folder / "main.py").write_text("1 / 0\n")
-        monkeypatch.setattr(server, "run", lambda config: find_application(config.application.app))
+        monkeypatch.setattr(
+            server, "serve_until_signal", lambda config: find_application(config.application.app)
+        )
         result = headrace("run", "main:app")
         assert result.exit_code == 3
         assert re.fullmatch(

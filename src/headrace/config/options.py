@@ -150,8 +150,8 @@ class ProxyOptions:
     )
     proxy_fields: str = option(
         "for,proto",
-        "What is taken of X-Forwarded-*: for, proto, host, port, prefix, or all; name only what the proxy sets "
-        "or removes itself, because clients can send the rest",
+        "What is taken of X-Forwarded-*: for, proto, host, port, prefix, or all; name only what the proxy "
+        "sets or removes itself, because clients can send the rest",
         metavar="FIELDS",
     )
 

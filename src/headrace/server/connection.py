@@ -332,8 +332,14 @@ class HTTPConnection(asyncio.Protocol):
         elif self.waiting is not _LINGER:
             self._close()
 
-    def on_deadline(self) -> None:
-        """A sweep found the deadline passed."""
+    def on_sweep(self, now: float) -> None:
+        """Act if the deadline has passed, and give back what an idle connection can do without."""
+        if 0.0 < self.deadline <= now:
+            self._on_deadline()
+        elif self.waiting is _NEXT_REQUEST:
+            self.engine.forget()
+
+    def _on_deadline(self) -> None:
         waiting = self.waiting
         self._wait_for_nothing()
         if waiting is _NEXT_REQUEST:

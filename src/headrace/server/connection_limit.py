@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from headrace.server.connection import HTTPConnection
+
+class Admitted(Protocol):
+    """A connection, as the limit knows it."""
+
+    def on_admitted(self) -> None:
+        """It had to wait, and now is served."""
 
 
 class ConnectionLimit:
@@ -29,12 +33,12 @@ class ConnectionLimit:
         self._limit = limit
         self._pause = pause
         self._resume = resume
-        self._served: set[HTTPConnection] = set()
-        self._waiting: deque[HTTPConnection] = deque()
+        self._served: set[Admitted] = set()
+        self._waiting: deque[Admitted] = deque()
         self._resuming: asyncio.Task[None] | None = None
 
-    def admit(self, connection: HTTPConnection) -> bool:
-        """Take in a new connection; False when it has to wait for ``HTTPConnection.on_admitted``."""
+    def admit(self, connection: Admitted) -> bool:
+        """Take in a new connection; False when it has to wait for ``on_admitted``."""
         if len(self._served) >= self._limit:
             self._waiting.append(connection)
             return False
@@ -43,7 +47,7 @@ class ConnectionLimit:
             self._pause()
         return True
 
-    def release(self, connection: HTTPConnection) -> None:
+    def release(self, connection: Admitted) -> None:
         """A connection is closed: let in the next."""
         if connection not in self._served:
             self._waiting.remove(connection)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from headrace.asgi.http import HTTPExchange
 from headrace.config import Config
@@ -18,8 +18,18 @@ from headrace.server.turn import Turn
 from headrace.telemetry import AccessLog
 from headrace.types import ASGIApplication
 
-if TYPE_CHECKING:
-    from headrace.server.connection import HTTPConnection
+
+class OpenConnection(Protocol):
+    """A connection, as the books, the sweep and the drain know it."""
+
+    def on_sweep(self, now: float) -> None:
+        """Act if the deadline has passed, and give back what an idle connection can do without."""
+
+    def drain(self) -> None:
+        """End with the exchange under way."""
+
+    def abort(self) -> None:
+        """Cut it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +66,8 @@ class Runtime:
 
     __slots__ = (
         "access_log", "application", "bad_requests", "cancels_on_disconnect", "connection_limit",
-        "connections", "defaults", "has_limits", "hold_head", "is_draining", "keep_alive_deadline", "limit_concurrency",
-        "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
+        "connections", "defaults", "has_limits", "hold_head", "is_draining", "keep_alive_deadline",
+        "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
         "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "start", "state", "sweep_s",
         "timeouts", "total_requests",
     )  # fmt: skip
@@ -99,7 +109,7 @@ class Runtime:
         self.connection_limit: ConnectionLimit | None = None
         self.limit_requests: int | None = None
         self.bad_requests = BadRequestLog()
-        self.connections: set[HTTPConnection] = set()
+        self.connections: set[OpenConnection] = set()
         self.running: set[HTTPExchange] = set()
         self.total_requests = 0
         self.is_draining = False

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from headrace.server.connection import HTTPConnection
+from headrace.asgi.http import HTTPExchange
+from headrace.protocol.http1 import HTTP1Engine
+from headrace.server.runtime import Runtime
 
 PIECE_BYTES = 262_144
 MIN_SENDFILE_BYTES = 65_536
 """Below it waiting for an empty write buffer costs more than the copy."""
 
 
-async def send_file(connection: HTTPConnection, path: str, offset: int, count: int) -> None:
+class Sender(Protocol):
+    """A connection, as far as sending a file needs it."""
+
+    runtime: Runtime
+    engine: HTTP1Engine
+    exchange: HTTPExchange | None
+    transport: asyncio.Transport
+    is_writable: bool
+
+    def flush(self) -> None:
+        """Write what the engine has encoded."""
+
+    def pause_writing(self) -> None:
+        """Put the write brake on."""
+
+    def wait_writable(self) -> Awaitable[None]:
+        """Wait while it is on."""
+
+
+async def send_file(connection: Sender, path: str, offset: int, count: int) -> None:
     """Send ``count`` bytes of the file at ``path`` from ``offset`` on, and end the body.
 
     Raises:
@@ -48,7 +69,7 @@ def _bare_socket(transport: asyncio.Transport) -> int | None:
     return None if sock is None or sock.fileno() < 0 else int(sock.fileno())
 
 
-async def _copy(connection: HTTPConnection, file: int, offset: int, count: int) -> None:
+async def _copy(connection: Sender, file: int, offset: int, count: int) -> None:
     engine = connection.engine
     while count:
         piece = os.pread(file, min(count, PIECE_BYTES), offset)
@@ -64,7 +85,7 @@ async def _copy(connection: HTTPConnection, file: int, offset: int, count: int) 
             return
 
 
-async def _wait_until_written(connection: HTTPConnection, transport: asyncio.Transport) -> None:
+async def _wait_until_written(connection: Sender, transport: asyncio.Transport) -> None:
     low, high = transport.get_write_buffer_limits()
     transport.set_write_buffer_limits(high=0, low=0)
     try:
@@ -76,7 +97,7 @@ async def _wait_until_written(connection: HTTPConnection, transport: asyncio.Tra
         transport.set_write_buffer_limits(high=high, low=low)
 
 
-async def _sendfile(out: int, file: int, offset: int, count: int, connection: HTTPConnection) -> None:
+async def _sendfile(out: int, file: int, offset: int, count: int, connection: Sender) -> None:
     loop = asyncio.get_running_loop()
     transport = connection.transport
     while count and not transport.is_closing():

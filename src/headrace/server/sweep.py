@@ -10,7 +10,6 @@ import logging
 
 from headrace.errors import ConfigError
 from headrace.net.tls import TLSContexts
-from headrace.server.connection import HTTPConnection, Waiting
 from headrace.server.listening import Listeners
 from headrace.server.runtime import Runtime
 
@@ -52,17 +51,10 @@ class Sweep:
         runtime.tick()
         runtime.bad_requests.sweep()
         for connection in list(runtime.connections):
-            self._look_at(connection)
+            connection.on_sweep(runtime.now)
         if self._tls is not None and self._tls_interval_s and runtime.now >= self._tls_due:
             self._tls_due = runtime.now + self._tls_interval_s
             self._reload_certificates(self._tls)
-
-    def _look_at(self, connection: HTTPConnection) -> None:
-        now = self._runtime.now
-        if 0.0 < connection.deadline <= now:
-            connection.on_deadline()
-        elif connection.waiting is Waiting.NEXT_REQUEST:
-            connection.engine.forget()
 
     def _flush_access_log(self) -> None:
         access_log = self._runtime.access_log

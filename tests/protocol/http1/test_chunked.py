@@ -122,7 +122,7 @@ class _Second:
         self.messages += 1
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     st.one_of(
         st.lists(FRAGMENTS, max_size=12).map(b"".join),

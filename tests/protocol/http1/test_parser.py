@@ -244,7 +244,7 @@ SHARED = HeadParser(HTTP1Limits())
 """One for all examples: nothing of a head, refused or not, may show in the next."""
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(
     st.one_of(st.just(b"GET / HTTP/1.1"), _lines),
     st.booleans(),

@@ -1,0 +1,86 @@
+"""Timing by pure ASGI middleware: no task, no queue, no copy of the body; a few microseconds a request.
+
+``X-Process-Time`` says how many seconds passed before the response began. Under ``/api`` the client's kind,
+from ``X-Client-Type``, is in ``request.state.client_type``.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from fastapi import APIRouter, Request
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recipe import Recipe
+
+DEFAULT_CLIENT_TYPE = "web"
+
+
+class Timing:
+    """Adds the ``X-Process-Time`` header to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Time one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s = perf_counter()
+
+        async def send_with_time(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                duration_s = perf_counter() - started_s
+                headers = [*message.get("headers", ()), (b"x-process-time", b"%.6f" % duration_s)]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_with_time)
+
+
+class ClientType:
+    """Puts the client's kind into ``request.state`` of every request under ``/api``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Look at one request."""
+        if scope["type"] == "http" and _is_under_api(scope):
+            # The state is this request's own: the server gives each request a copy.
+            scope.setdefault("state", {})["client_type"] = _client_type(scope)
+        await self._app(scope, receive, send)
+
+
+def _is_under_api(scope: Scope) -> bool:
+    # The path begins with the prefix that a proxy in front has for us, if there is one.
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return bool(path == "/api" or path.startswith("/api/"))
+
+
+def _client_type(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-client-type":
+            return str(value, "latin-1")
+    return DEFAULT_CLIENT_TYPE
+
+
+router = APIRouter()
+
+
+@router.get("/api/client")
+async def show_client(request: Request) -> dict[str, str]:
+    """Show what the middleware found out; the time is in the response's headers."""
+    return {"client_type": request.state.client_type}
+
+
+RECIPE = Recipe(
+    title="Timing middleware",
+    sentence="Pure ASGI middleware measures each request and tells endpoints under /api who asks.",
+    source="timing.py",
+    links=("/api/client",),
+    router=router,
+    middleware=(Middleware(Timing), Middleware(ClientType)),
+)
