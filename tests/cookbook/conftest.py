@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from processes import PATIENCE_S, HeadraceProcess
 
 COOKBOOK = Path(__file__).parents[2] / "examples" / "cookbook"

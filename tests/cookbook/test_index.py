@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import httpx
+
 from processes import HeadraceProcess
 
 COOKBOOK = Path(__file__).parents[2] / "examples" / "cookbook"
@@ -40,8 +41,13 @@ def test_every_recipe_has_a_row_in_the_readme_and_a_test() -> None:
         assert (tests / f"test_{source}").is_file()
 
 
-def test_index_works_behind_a_prefix(cookbook: HeadraceProcess, client: httpx.Client) -> None:
+def test_index_works_behind_a_prefix() -> None:
     headers = {"X-Forwarded-Prefix": "/cookbook", "X-Forwarded-For": "10.0.0.7"}
-    assert client.get("/", headers=headers).status_code == 200
-    answer = client.get("/api/client", headers=headers)
-    assert answer.json() == {"client_type": "web"}
+    with (
+        HeadraceProcess("main:app", "--proxy-fields", "all", folder=COOKBOOK) as process,
+        httpx.Client(base_url=process.url, headers=headers, trust_env=False) as client,
+    ):
+        page = client.get("/")
+        assert page.status_code == 200
+        assert 'href="/' not in page.text
+        assert client.get("/api/client").json() == {"client_type": "web"}

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import httpx
+
 from processes import HeadraceProcess
 
 COOKBOOK = Path(__file__).parents[2] / "examples" / "cookbook"

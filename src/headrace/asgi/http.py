@@ -182,9 +182,11 @@ class HTTPExchange:
         """Call the application, and answer for it when it does not answer."""
         try:
             result: object = await self._application(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             # Ends here: nobody waits for the task. Cancelled by the server, or raised by the application.
-            self._give_up(503 if self.task is not None and self.task.cancelling() else 500)
+            if self.task is None or not self.task.cancelling():
+                self._on_error(error)
+            self._give_up(503)
         except BaseException as error:
             self._on_error(error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -193,8 +195,7 @@ class HTTPExchange:
             if self.state == _BODY and self._told_to_end and self._left is None:
                 self._send_body(b"", False)
             if self.state != _COMPLETE and not self.is_disconnected:
-                _logger.error("ASGI callable returned without %s.", self._missing())
-                self._give_up(500)
+                self._on_unfinished()
             elif result is not None:
                 _logger.error("ASGI callable should return None, but returned '%s'.", result)
         finally:
@@ -244,6 +245,9 @@ class HTTPExchange:
             return self._send_trailers(message)
         if kind == "http.response.pathsend" and state == _HEAD_HELD:
             return self._send_path(message["path"])
+        if self.is_disconnected and state == _COMPLETE:
+            # The exchange was ended for the client's sake; the application need not know.
+            return FINISHED
         raise self._out_of_order(kind)
 
     # Within
@@ -294,7 +298,8 @@ class HTTPExchange:
             self.state = _BODY if more else _COMPLETE
             return FINISHED
         if type(data) is not bytes:
-            data = bytes(data)
+            # By way of a view, because bytes(5) would be five NULs.
+            data = bytes(memoryview(data))
         stream = self._stream
         if self._has_body:
             size = len(data)
@@ -362,8 +367,9 @@ class HTTPExchange:
             if self._left is not None and self._left != size:
                 self._break_promise(f"Content-Length is {self._left}, the file has {size} bytes")
             self.state = _BODY
-            await self._stream.send_file(path, 0, size)
-            self.sent_bytes = size
+            self.sent_bytes = await self._stream.send_file(path, 0, size)
+            if self.sent_bytes < size:
+                self.disconnect()
         else:
             self._engine.send_data(self._stream_id, b"", True)
             self._stream.flush()
@@ -395,14 +401,34 @@ class HTTPExchange:
         if self._answer_instead(status):
             self._stream.on_response_complete(self)
         else:
-            self.state = _COMPLETE
-            self.disconnect()
-            self._stream.abort()
+            self._cut()
+
+    def _cut(self) -> None:
+        """End the connection, so that the client does not take what it has for the whole."""
+        if self.state <= _HEAD_HELD:
+            self.status = 0
+        self.disconnect()
+        self.state = _COMPLETE
+        self._stream.abort()
+
+    def _on_unfinished(self) -> None:
+        """The application returned without ending its response."""
+        if self._told_to_end:
+            self._give_up(503)
+        elif self._half_closed:
+            # It was told that the client left, and stopped.
+            self._cut()
+        else:
+            _logger.error("ASGI callable returned without %s.", self._missing())
+            self._give_up(500)
 
     def _on_error(self, error: BaseException) -> None:
-        if self.is_disconnected and isinstance(error, OSError):
+        has_left = self.is_disconnected or (self._half_closed and not self._told_to_end)
+        if has_left and isinstance(error, OSError):
             # What an application raises because the client has gone is not its fault.
             _logger.debug("The client left: %r", error)
+            if not self.is_disconnected and self.state != _COMPLETE:
+                self._cut()
             return
         _logger.error("Exception in ASGI application\n", exc_info=error)
         self._give_up(500)

@@ -64,8 +64,8 @@ class Stream(Protocol):
     def on_application_done(self, exchange: Any) -> None:
         """The application has returned, raised or been cancelled."""
 
-    def send_file(self, path: str, offset: int, count: int) -> Awaitable[None]:
-        """Write ``count`` bytes of a file."""
+    def send_file(self, path: str, offset: int, count: int) -> Awaitable[int]:
+        """Write ``count`` bytes of a file; gives how many went out before the client left."""
 
     def abort(self) -> None:
         """Cut the connection or reset the stream."""

@@ -63,7 +63,8 @@ class HTTPConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_client", "_is_closing", "_is_reading", "_server", "_template", "_unwritten_bytes", "_writable",
+        "_client", "_has_ended", "_is_closing", "_is_cycle_due", "_is_reading", "_server", "_template",
+        "_unwritten_bytes", "_writable",
         "deadline", "engine", "exchange", "hold_head", "is_writable", "runtime", "transport", "waiting",
     )  # fmt: skip
 
@@ -83,6 +84,8 @@ class HTTPConnection(asyncio.Protocol):
         self._server = server
         self._is_reading = True
         self._is_closing = False
+        self._has_ended = False
+        self._is_cycle_due = False
         self._writable: asyncio.Event | None = None
         self._unwritten_bytes = 0
 
@@ -133,10 +136,8 @@ class HTTPConnection(asyncio.Protocol):
         events = self.engine.receive_data(data)
         if events:
             self._take(events, data)
-        elif self.engine.state is _ANSWERING:
-            self._update_reading()
-        elif self.engine.is_reading_head and self.waiting is not _HEAD:
-            self._wait_for(_HEAD, self.runtime.timeouts.header_s)
+        else:
+            self._on_eventless_data()
 
     def eof_received(self) -> bool:
         """The client sent its end. It may still read: a request that is whole is answered.
@@ -146,8 +147,11 @@ class HTTPConnection(asyncio.Protocol):
         """
         exchange = self.exchange
         self.engine.receive_eof()
-        if exchange is None or self._is_closing:
+        self._has_ended = True
+        if self._is_closing:
             return False
+        if exchange is None:
+            return self._is_cycle_due and self.transport.get_extra_info("ssl_object") is None
         if self.engine.state is _CLOSED or self.runtime.cancels_on_disconnect:
             self._lose(exchange)
             return False
@@ -183,7 +187,12 @@ class HTTPConnection(asyncio.Protocol):
             self._writable = None
         if self.waiting is _WRITE:
             self._wait_for_nothing()
+            if self._is_closing:
+                self._wait_for(_LINGER, LINGER_S)
             self._wait_if_idle()
+        if self._is_cycle_due and not self._is_closing:
+            self._is_cycle_due = False
+            self._go_on(self.engine.start_next_cycle())
 
     # The engine's side
 
@@ -201,6 +210,20 @@ class HTTPConnection(asyncio.Protocol):
         exchange = self.exchange
         if (exchange is not None and exchange.buffered_bytes) or self.engine.pending:
             self._update_reading()
+
+    def _on_eventless_data(self) -> None:
+        """What came is a part of a head, of a later request, or of a body that is dropped."""
+        state = self.engine.state
+        if state is _ANSWERING:
+            self._update_reading()
+        elif state is _CLOSED:
+            # More of an unread body than is read to be dropped.
+            self._linger()
+        elif self.engine.is_reading_head:
+            if self.waiting is not _HEAD:
+                self._wait_for(_HEAD, self.runtime.timeouts.header_s)
+        elif self.waiting is _BODY and not self.engine.discarding:
+            self._wait_if_idle()
 
     def _start(self, event: RequestReceived) -> None:
         runtime = self.runtime
@@ -221,7 +244,7 @@ class HTTPConnection(asyncio.Protocol):
         if runtime.limit_concurrency is not None and len(runtime.running) >= runtime.limit_concurrency:
             self._shed(exchange)
             return False
-        if runtime.is_draining:
+        if runtime.is_draining or not runtime.timeouts.keep_alive_s:
             self.engine.keep_alive = False
         elif runtime.limit_requests is not None and runtime.total_requests >= runtime.limit_requests:
             self.engine.keep_alive = False
@@ -285,19 +308,32 @@ class HTTPConnection(asyncio.Protocol):
             self._log(exchange)
         if self._is_closing:
             return
+        if not self.is_writable:
+            # A client that sends requests and reads no responses would fill our memory with them.
+            self._is_cycle_due = True
+            return
         events = self.engine.start_next_cycle()
+        if events is None or events or not self._is_reading:
+            self._go_on(events)
+        elif self.engine.state is _IDLE:
+            self.waiting = _NEXT_REQUEST
+            self.deadline = self.runtime.keep_alive_deadline
+        else:
+            self._wait_if_idle()
+
+    def _go_on(self, events: Sequence[Event] | None) -> None:
+        """Close, take the next request if it has arrived already, or wait for it."""
         if events is None:
             self._linger_or_close()
             return
         if not self._is_reading:
             self._update_reading()
-        if events:
-            self._take(events, b"")
-        elif self.is_writable and self.engine.state is _IDLE:
-            self.waiting = _NEXT_REQUEST
-            self.deadline = self.runtime.keep_alive_deadline
-        else:
+        if not events:
             self._wait_if_idle()
+            return
+        self._take(events, b"")
+        if self._has_ended and self.exchange is not None:
+            self.exchange.half_close()
 
     def on_application_done(self, exchange: HTTPExchange) -> None:
         """The application's task ends."""
@@ -306,9 +342,9 @@ class HTTPConnection(asyncio.Protocol):
         if runtime.is_draining and not runtime.running:
             runtime.on_idle()
 
-    async def send_file(self, path: str, offset: int, count: int) -> None:
+    async def send_file(self, path: str, offset: int, count: int) -> int:
         """Write ``count`` bytes of the file at ``path``, by the kernel alone where that can be."""
-        await send_file(self, path, offset, count)
+        return await send_file(self, path, offset, count)
 
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
@@ -350,6 +386,10 @@ class HTTPConnection(asyncio.Protocol):
             self._give_up_body()
         elif waiting is _WRITE:
             self._check_progress()
+        elif self.transport.get_write_buffer_size():
+            # The last response is still on its way to a slow reader.
+            self._unwritten_bytes = self.transport.get_write_buffer_size()
+            self._wait_for(_WRITE, self.runtime.timeouts.write_s)
         else:
             self.transport.abort()
 
@@ -378,7 +418,10 @@ class HTTPConnection(asyncio.Protocol):
     def _update_reading(self) -> None:
         """The read brake: on while the application has body enough, or a later request waits."""
         exchange = self.exchange
-        wanted = not self.engine.pending and (exchange is None or exchange.buffered_bytes <= HIGH_WATER_BYTES)
+        # Some bytes of later requests may wait: while the socket is read, the client's end is seen.
+        wanted = len(self.engine.pending) <= HIGH_WATER_BYTES and (
+            exchange is None or exchange.buffered_bytes <= HIGH_WATER_BYTES
+        )
         if wanted is self._is_reading or self.transport.is_closing():
             return
         self._is_reading = wanted

@@ -113,7 +113,7 @@ class Runtime:
         self.running: set[HTTPExchange] = set()
         self.total_requests = 0
         self.is_draining = False
-        self.has_limits = http.limit_concurrency is not None
+        self.has_limits = http.limit_concurrency is not None or not http.timeout_keep_alive
         self.start = turn.start
         self.hold_head = turn.hold_head
         self.on_idle: Callable[[], None] = _nothing

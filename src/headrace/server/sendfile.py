@@ -35,8 +35,11 @@ class Sender(Protocol):
         """Wait while it is on."""
 
 
-async def send_file(connection: Sender, path: str, offset: int, count: int) -> None:
+async def send_file(connection: Sender, path: str, offset: int, count: int) -> int:
     """Send ``count`` bytes of the file at ``path`` from ``offset`` on, and end the body.
+
+    Returns:
+        Bytes sent; fewer than ``count`` when the client left or stalled, and the connection is cut then.
 
     Raises:
         OSError: the file cannot be read, or is shorter than it was.
@@ -48,17 +51,17 @@ async def send_file(connection: Sender, path: str, offset: int, count: int) -> N
         connection.flush()
         fd = _bare_socket(transport)
         if fd is None or count < MIN_SENDFILE_BYTES or engine.is_chunked:
-            await _copy(connection, file.fileno(), offset, count)
-            return
-        await _wait_until_written(connection, transport)
+            return await _copy(connection, file.fileno(), offset, count)
+        # Before any wait: behind one, the number may be another connection's.
         duplicate = os.dup(fd)
         try:
-            await _sendfile(duplicate, file.fileno(), offset, count, connection)
-        except (TimeoutError, BrokenPipeError, ConnectionResetError):
-            # It stalled, or it is gone; the transport tells the exchange.
-            transport.abort()
+            await _wait_until_written(connection, transport)
+            sent = await _sendfile(duplicate, file.fileno(), offset, count, connection)
         finally:
             os.close(duplicate)
+        if sent < count:
+            transport.abort()
+        return sent
 
 
 def _bare_socket(transport: asyncio.Transport) -> int | None:
@@ -69,20 +72,22 @@ def _bare_socket(transport: asyncio.Transport) -> int | None:
     return None if sock is None or sock.fileno() < 0 else int(sock.fileno())
 
 
-async def _copy(connection: Sender, file: int, offset: int, count: int) -> None:
+async def _copy(connection: Sender, file: int, offset: int, count: int) -> int:
     engine = connection.engine
-    while count:
-        piece = os.pread(file, min(count, PIECE_BYTES), offset)
+    left = count
+    while left:
+        piece = os.pread(file, min(left, PIECE_BYTES), offset)
         if not piece:
-            raise OSError(f"The file ended {count} bytes early")
+            raise OSError(f"The file ended {left} bytes early")
         offset += len(piece)
-        count -= len(piece)
-        engine.send_data(1, piece, count == 0)
+        left -= len(piece)
+        engine.send_data(1, piece, left == 0)
         connection.flush()
         if not connection.is_writable:
             await connection.wait_writable()
         if connection.exchange is None:
-            return
+            break
+    return count - left
 
 
 async def _wait_until_written(connection: Sender, transport: asyncio.Transport) -> None:
@@ -97,31 +102,40 @@ async def _wait_until_written(connection: Sender, transport: asyncio.Transport) 
         transport.set_write_buffer_limits(high=high, low=low)
 
 
-async def _sendfile(out: int, file: int, offset: int, count: int, connection: Sender) -> None:
-    loop = asyncio.get_running_loop()
+async def _sendfile(out: int, file: int, offset: int, count: int, connection: Sender) -> int:
     transport = connection.transport
-    while count and not transport.is_closing():
+    left = count
+    while left and not transport.is_closing():
         try:
-            sent = os.sendfile(out, file, offset, min(count, PIECE_BYTES * 4))
+            sent = os.sendfile(out, file, offset, min(left, PIECE_BYTES * 4))
         except BlockingIOError:
-            async with asyncio.timeout(connection.runtime.timeouts.write_s or None):
-                await _wait_writable(loop, out)
+            if not await _wait_writable(out, connection.runtime.timeouts.write_s):
+                break
             continue
+        except (BrokenPipeError, ConnectionResetError):
+            break
         if not sent:
-            raise OSError(f"The file ended {count} bytes early")
+            raise OSError(f"The file ended {left} bytes early")
         offset += sent
-        count -= sent
+        left -= sent
         # Other connections get their turn between two pieces.
         await asyncio.sleep(0)
+    return count - left
 
 
-async def _wait_writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
+async def _wait_writable(fd: int, timeout_s: float) -> bool:
+    """Wait until the kernel takes more; False when it did not in time. 0 waits for ever."""
+    loop = asyncio.get_running_loop()
     writable = loop.create_future()
     loop.add_writer(fd, _resolve, writable)
     try:
-        await writable
+        async with asyncio.timeout(timeout_s or None):
+            await writable
+    except TimeoutError:
+        return False
     finally:
         loop.remove_writer(fd)
+    return True
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

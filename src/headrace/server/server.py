@@ -214,6 +214,8 @@ class Server:
         if not self._should_exit:
             await woken.wait()
         self._wake = partial(loop.call_soon_threadsafe, self._look_again)
+        # A second signal may have come before this one could be taken.
+        self._look_again()
 
     def _look_again(self) -> None:
         if self.force_exit:

@@ -146,6 +146,10 @@ def test_fields_that_frame_or_route_come_once(fields: bytes) -> None:
     assert status_of(with_fields(fields)) == 400
 
 
+def test_chunked_coding_has_no_place_in_http_1_0() -> None:
+    assert status_of(with_fields(b"Transfer-Encoding: chunked\r\n", version=b"1.0")) == 400
+
+
 # Trailers
 
 

@@ -149,6 +149,17 @@ def test_http_1_0_gets_a_length_when_it_is_known() -> None:
     assert (read.all_of(b"content-length"), read.closes) == ([b"3"], True)
 
 
+def test_the_engine_tells_how_the_response_is_framed() -> None:
+    engine = engine_after(GET)
+    engine.send_headers(1, 200, [], True)
+    engine.send_data(1, b"a", False)
+    assert engine.is_chunked
+    engine = engine_after(GET_1_0)
+    engine.send_headers(1, 200, [], True)
+    engine.send_data(1, b"a", False)
+    assert not engine.is_chunked
+
+
 def test_a_declared_length_is_kept_and_told() -> None:
     engine = engine_after(GET)
     assert engine.send_headers(1, 200, [(b"Content-Length", b" 3 ")], True) == 3
