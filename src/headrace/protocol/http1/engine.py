@@ -202,6 +202,10 @@ class HTTP1Engine:
                 data = data.lstrip(b"\r\n")
                 if not data:
                     return NO_EVENTS
+            if data.endswith(b"\r\n\r\n") and len(data) <= self._parser.limits.head_bytes:
+                head = self._parser.parse_if_whole(data)
+                if head is not None:
+                    return self._begin_whole(head, data)
             end = data.find(b"\r\n\r\n") + 4
         else:
             searched = max(len(self._partial) - 3, 0)
@@ -218,13 +222,14 @@ class HTTP1Engine:
             line_end = data.find(b"\r\n")
             too_long = line_end > self._parser.limits.request_line_bytes
             raise RemoteProtocolError(f"Request head of {end} bytes", 414 if too_long else 431)
-        if end == len(data):
-            head = self._parser.parse(data)
-            if head.body_length == 0 and end <= MAX_REMEMBERED_HEAD_BYTES and not head.upgrades:
-                self._last_bytes = data
-                self._last = head
-            return self._begin(head, b"")
         return self._begin(self._parser.parse(data[:end]), data[end:])
+
+    def _begin_whole(self, head: Head, data: bytes) -> Sequence[Event]:
+        """Start a request of which ``data`` is the head and nothing else, and remember it."""
+        if head.body_length == 0 and not head.upgrades and len(data) <= MAX_REMEMBERED_HEAD_BYTES:
+            self._last_bytes = data
+            self._last = head
+        return self._begin(head, b"")
 
     def _receive_partial_head(self, data: bytes, limit: int) -> None:
         """Keep an incomplete head, and refuse at once what cannot become a good one."""
@@ -248,8 +253,6 @@ class HTTP1Engine:
         event = head.event
         self.keep_alive = head.keep_alive
         self._version_1_0 = event.http_version == "1.0"
-        if self._version_1_0:
-            self.keep_alive = False
         if head.body_length == 0:
             self.state = _ANSWERING
             self.pending = behind

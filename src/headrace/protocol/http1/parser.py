@@ -21,12 +21,39 @@ from headrace.types import Headers
 CHUNKED = -1
 """``Head.body_length`` of a body in chunked coding."""
 
-
 MAX_LENGTH_DIGITS = 18
 """Of a Content-Length; llhttp takes any number of leading zeros, ``int`` does not."""
 
 METHOD = re.compile(rb"[A-Z][A-Z_-]* [/*!-~]+ HTTP/")
 """Telling an unknown method from noise."""
+
+_DECISIVE = frozenset({
+    b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""The fields a head is checked and framed by."""
+
+_LISTS = frozenset({b"connection", b"upgrade"})
+
+_NAMES = {
+    spelling: name
+    for name in (
+        b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control", b"connection",
+        b"content-length", b"content-type", b"cookie", b"dnt", b"host", b"if-modified-since",
+        b"if-none-match", b"origin", b"pragma", b"priority", b"range", b"referer", b"sec-ch-ua",
+        b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site",
+        b"sec-fetch-user", b"te", b"traceparent", b"transfer-encoding", b"upgrade",
+        b"upgrade-insecure-requests", b"user-agent", b"via", b"x-forwarded-for", b"x-forwarded-host",
+        b"x-forwarded-proto", b"x-real-ip", b"x-request-id", b"x-requested-with",
+    )
+    for spelling in (name, name.title())
+}  # fmt: skip
+"""Usual spellings to the name in lower case: one object for each name, whose hash is known, so that every
+later look-up of a field by anybody is cheaper."""
+
+_METHODS = {
+    name.encode("ascii"): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+}
+_VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
 
 NOT_IN_TRAILERS = frozenset({
     b"authorization", b"cache-control", b"connection", b"content-encoding", b"content-length",
@@ -67,32 +94,54 @@ class HeadParser:
     llhttp is made again when a head has left it in the middle of a message, waiting for a body.
     """
 
-    __slots__ = ("_complete", "_fields", "_keep_alive", "_llhttp", "_target", "limits")
+    __slots__ = ("_decisive", "_ends", "_fields", "_llhttp", "_target", "_targets", "limits")
 
     def __init__(self, limits: HTTP1Limits) -> None:
         self.limits = limits
         self._llhttp: httptools.HttpRequestParser | None = None
         self._target = b""
+        self._targets = 0
+        self._ends = 0
         self._fields: Headers = []
-        self._complete = False
-        self._keep_alive = False
+        self._decisive: Headers = []
 
     def on_url(self, target: bytes) -> None:
         """llhttp read the request target, whole, because heads are fed whole."""
         self._target = target
+        self._targets += 1
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """llhttp read a field."""
-        self._fields.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """llhttp has read the head; behind a whole message it would forget what ``Connection`` said."""
-        assert self._llhttp is not None
-        self._keep_alive = self._llhttp.should_keep_alive()
+        """llhttp read a field; the white space behind its value is still there, RFC 9112 §5.1."""
+        lower = _NAMES.get(name)
+        if lower is None:
+            lower = name.lower()
+        field = (lower, value.rstrip())
+        self._fields.append(field)
+        if lower in _DECISIVE:
+            self._decisive.append(field)
 
     def on_message_complete(self) -> None:
-        """llhttp expects no body."""
-        self._complete = True
+        """llhttp expects no more body."""
+        self._ends += 1
+
+    def parse_if_whole(self, data: bytes) -> Head | None:
+        """Check what ends like a head and most likely is one, without looking for an end within.
+
+        Returns:
+            None when there is more than a head in it.
+
+        Raises:
+            RemoteProtocolError: see ``parse``.
+        """
+        try:
+            head = self.parse(data)
+        except RemoteProtocolError:
+            if data.find(b"\r\n\r\n") + 4 == len(data):
+                raise
+            return None
+        if self._targets == 1 and self._ends == 1 and head.body_length == 0 and not head.upgrades:
+            return head
+        return head if data.find(b"\r\n\r\n") + 4 == len(data) else None
 
     def parse(self, head: bytes) -> Head:
         """Check one head, from the request line to the empty line that ends it.
@@ -101,28 +150,33 @@ class HeadParser:
             RemoteProtocolError: not well-formed (400, 417, 501, 505), or more than the limits allow (413,
                 414, 431).
         """
+        upgrades = self._feed(head)
+        checked = self._check(head, upgrades)
+        if self._ends == 0 or not checked.keep_alive:
+            self._llhttp = None
+        return checked
+
+    def _feed(self, head: bytes) -> bool:
+        """Let llhttp judge; returns whether the head asks for an upgrade."""
         llhttp = self._llhttp
+        is_used = llhttp is not None
         if llhttp is None:
             llhttp = self._llhttp = httptools.HttpRequestParser(self)
-        self._complete = False
-        fields: Headers = []
-        self._fields = fields
+        self._targets = self._ends = 0
+        self._fields = []
+        self._decisive = []
         try:
             llhttp.feed_data(head)
-            upgrades = False
         except httptools.HttpParserUpgrade:
-            upgrades = True
+            self._llhttp = None
+            return True
         except httptools.HttpParserError as error:
             self._llhttp = None
+            if is_used:
+                # What an earlier head may have left behind must not be this one's fault.
+                return self._feed(head)
             raise RemoteProtocolError(f"{error}", status_of(error, head)) from None
-        if b" \r\n" in head or b"\t" in head:
-            # llhttp leaves white space behind values, RFC 9112 §5.1 does not count it to them.
-            fields = [(name, value.rstrip(b" \t")) for name, value in fields]
-        try:
-            return self._check(head, llhttp, fields, upgrades)
-        finally:
-            if upgrades or not self._complete or not self._keep_alive:
-                self._llhttp = None
+        return False
 
     def parse_trailers(self, section: bytes) -> Headers:
         """Check a trailer section, by the same judge: as the fields of a head of its own.
@@ -152,22 +206,29 @@ class HeadParser:
         fields = [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
         return [field for field in fields if field[0] not in NOT_IN_TRAILERS]
 
-    def _check(
-        self, head: bytes, llhttp: httptools.HttpRequestParser, headers: Headers, upgrades: bool
-    ) -> Head:
+    def _check(self, head: bytes, upgrades: bool) -> Head:
         """Refuse what llhttp tolerates and RFC 9112 does not, and what is too much."""
         limits = self.limits
+        headers = self._fields
         line_end = head.find(b"\r\n")
         if line_end > limits.request_line_bytes:
             raise RemoteProtocolError(f"Request line of {line_end} bytes", 414)
         if len(headers) > limits.fields:
             raise RemoteProtocolError(f"{len(headers)} header fields", 431)
-        method: str = llhttp.get_method().decode("ascii")
-        version: str = llhttp.get_http_version()
-        _check_request_line(head[:line_end], len(method) + len(self._target), version)
-        fields = dict(headers)
-        _check_host(fields, headers, version)
-        body_length = self._body_length(fields, headers, version)
+        token = head[: head.find(b" ")].lstrip(b"\r\n")
+        method = _METHODS.get(token) or token.decode("ascii")
+        version = _VERSIONS.get(head[line_end - 9 : line_end])
+        if version is None:
+            # HTTP/0.9 and 2.0, and RTSP or ICE, whose versions llhttp reports like HTTP's.
+            raise RemoteProtocolError(f"Version not supported: {head[:line_end][-80:]!r}", 505)
+        if line_end != len(token) + len(self._target) + 10:
+            # Peers that split at each single space would find another target.
+            raise RemoteProtocolError(f"More than single spaces in the request line: {head[:line_end]!r:.80}")
+        fields = dict(self._decisive)
+        if len(fields) != len(self._decisive):
+            fields = self._merged()
+        _check_host(fields.get(b"host"), version)
+        body_length = self._body_length(fields, version)
         expects_continue = False
         if b"expect" in fields:
             if fields[b"expect"].lower() != b"100-continue":
@@ -188,18 +249,28 @@ class HeadParser:
             # RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored; so is one that brings a body.
             fields.get(b"upgrade", b"") if upgrades and version == "1.1" and body_length == 0 else b"",
         )
-        return Head(event, body_length, self._keep_alive, upgrades)
+        return Head(event, body_length, _keeps_alive(fields.get(b"connection"), version), upgrades)
 
-    def _body_length(self, fields: dict[bytes, bytes], headers: Headers, version: str) -> int:
-        """How the body is framed, RFC 9112 §6; llhttp has refused both fields together, and two lengths."""
+    def _merged(self) -> dict[bytes, bytes]:
+        """The deciding fields when one comes more than once: joined as a list, or refused."""
+        fields: dict[bytes, bytes] = {}
+        for name, value in self._decisive:
+            if name not in fields:
+                fields[name] = value
+            elif name in _LISTS:
+                fields[name] += b", " + value
+            else:
+                # llhttp takes any coding in front of chunked, in a field of its own too.
+                raise RemoteProtocolError(f"More than one {name.decode('ascii').title()} field")
+        return fields
+
+    def _body_length(self, fields: dict[bytes, bytes], version: str) -> int:
+        """How the body is framed; llhttp has refused both fields together. RFC 9112 §6."""
         if b"transfer-encoding" in fields:
             coding = fields[b"transfer-encoding"]
             if version == "1.0":
                 # RFC 9112 §6.1: such framing is faulty.
                 raise RemoteProtocolError("Transfer-Encoding in an HTTP/1.0 request")
-            if len(fields) != len(headers) and _count(b"transfer-encoding", headers) > 1:
-                # llhttp takes any coding in front of chunked, in a field of its own too.
-                raise RemoteProtocolError("More than one Transfer-Encoding field")
             if coding.lower() != b"chunked":
                 raise RemoteProtocolError(f"Transfer coding not supported: {coding!r:.80}", 501)
             return CHUNKED
@@ -215,24 +286,25 @@ class HeadParser:
         return length
 
 
-def _count(wanted: bytes, headers: Headers) -> int:
-    return sum(name == wanted for name, _ in headers)
-
-
-def _check_host(fields: dict[bytes, bytes], headers: Headers, version: str) -> None:
+def _check_host(host: bytes | None, version: str) -> None:
     """RFC 9112 §3.2: one Host, and a good one; HTTP/1.0 may do without."""
-    host = fields.get(b"host")
     if host is None:
         if version == "1.1":
             raise RemoteProtocolError("No Host field")
-        return
-    if len(fields) != len(headers) and _count(b"host", headers) > 1:
-        raise RemoteProtocolError("More than one Host field")
-    if host not in good_hosts:
+    elif host not in good_hosts:
         if not HOST.fullmatch(host):
             raise RemoteProtocolError(f"Invalid Host: {host!r:.80}")
         if len(host) <= MAX_CACHED_LINE_BYTES:
             remember(good_hosts, host, True)
+
+
+def _keeps_alive(connection: bytes | None, version: str) -> bool:
+    """RFC 9112 §9.3; HTTP/1.0 ends with its response, as with uvicorn."""
+    if version == "1.0":
+        return False
+    if connection is None or connection == b"keep-alive":
+        return True
+    return b"close" not in [option.strip(b" \t") for option in connection.lower().split(b",")]
 
 
 def status_of(error: httptools.HttpParserError, head: bytes | bytearray) -> int:
@@ -244,22 +316,6 @@ def status_of(error: httptools.HttpParserError, head: bytes | bytearray) -> int:
         return 505
     unknown_method = isinstance(error, httptools.HttpParserInvalidMethodError) and METHOD.match(head)
     return 501 if unknown_method else 400
-
-
-def _check_request_line(line: bytes, length: int, version: str) -> None:
-    """Refuse what llhttp reads as a request line and RFC 9112 §3 does not.
-
-    Args:
-        line: the request line.
-        length: bytes of method and target together.
-        version: as llhttp read it.
-    """
-    if not line.endswith(b" HTTP/1.1") and (version != "1.0" or not line.endswith(b" HTTP/1.0")):
-        # HTTP/0.9 and 2.0, and RTSP or ICE, whose versions llhttp reports like HTTP's.
-        raise RemoteProtocolError(f"Version not supported: {line[-80:]!r}", 505)
-    if len(line) != length + 10:
-        # Peers that split at each single space would find another target.
-        raise RemoteProtocolError(f"More than single spaces in the request line: {line!r:.80}")
 
 
 def _split_target(target: bytes, method: str, headers: Headers) -> tuple[bytes, bytes]:
