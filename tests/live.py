@@ -302,6 +302,7 @@ class ServerProcess:
             text=True,
             **popen,
         )
+        self._clients: list[Client] = []
         self._news = threading.Condition()
         self.out: list[str] = []
         self.err: list[str] = []
@@ -342,7 +343,8 @@ class ServerProcess:
 
     def connect(self) -> Client:
         """A new connection."""
-        return Client(socket.create_connection(("127.0.0.1", self.port), PATIENCE_S))
+        self._clients.append(Client(socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)))
+        return self._clients[-1]
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal."""
@@ -364,7 +366,9 @@ class ServerProcess:
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
     def close(self) -> None:
-        """Kill it if it still lives, and let go of the pipes."""
+        """Kill it if it still lives, and let go of the pipes and clients."""
+        for client in self._clients:
+            client.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE_S)

@@ -189,10 +189,11 @@ class HTTPExchange:
             self._give_up(503)
         except BaseException as error:
             self._on_error(error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
+            if isinstance(error, KeyboardInterrupt):
                 raise
         else:
-            if self.state == _BODY and self._told_to_end and self._left is None:
+            if self.state == _BODY and self._left is None and (self._told_to_end or self._stream.is_draining):
+                # It went because the server stops, of which it may know before us (sse-starlette does).
                 self._send_body(b"", False)
             if self.state != _COMPLETE and not self.is_disconnected:
                 self._on_unfinished()
@@ -362,19 +363,24 @@ class HTTPExchange:
         if self.is_disconnected:
             self.state = _COMPLETE
             return
-        size = os.stat(path).st_size
         if self._has_body:
-            if self._left is not None and self._left != size:
-                self._break_promise(f"Content-Length is {self._left}, the file has {size} bytes")
-            self.state = _BODY
-            self.sent_bytes = await self._stream.send_file(path, 0, size)
-            if self.sent_bytes < size:
-                self.disconnect()
+            # Opened before anything leaves: what cannot be opened is answered with 500.
+            with open(path, "rb", buffering=0) as file:  # noqa: ASYNC230 - a local file does not wait
+                await self._send_file(file.fileno())
         else:
             self._engine.send_data(self._stream_id, b"", True)
             self._stream.flush()
         if not self.is_disconnected:
             self._complete()
+
+    async def _send_file(self, file: int) -> None:
+        size = os.fstat(file).st_size
+        if self._left is not None and self._left != size:
+            self._break_promise(f"Content-Length is {self._left}, the file has {size} bytes")
+        self.state = _BODY
+        self.sent_bytes = await self._stream.send_file(file, 0, size)
+        if self.sent_bytes < size:
+            self.disconnect()
 
     def _complete(self) -> None:
         self.state = _COMPLETE

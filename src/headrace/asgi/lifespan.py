@@ -42,26 +42,40 @@ class Lifespan:
         self._startup = asyncio.Event()
         self._shutdown = asyncio.Event()
         self._failure: str | None = None
+        self._is_given_up = False
         self._task: asyncio.Task[None] | None = None
 
-    async def startup(self) -> None:
+    async def startup(self) -> bool:
         """Start the application.
+
+        Returns:
+            Whether it started; False when ``give_up`` was called in the meantime.
 
         Raises:
             WorkerError: it said ``lifespan.startup.failed``, raised in mode "on", or took too long.
         """
         if self._mode == "off":
-            return
+            return True
         _logger.info("Waiting for application startup.")
         self._messages.put_nowait({"type": "lifespan.startup"})
         self._task = asyncio.get_running_loop().create_task(self._run(), name="lifespan")
         if not await self._wait(self._startup, self._timeout_startup_s):
             await self._cancel()
             self._failure = f"took longer than {self._timeout_startup_s:g} s"
+        if self._is_given_up:
+            await self._cancel()
+            return False
         if self._failure is not None:
             _logger.error("Application startup failed. Exiting.")
             raise WorkerError(f"Application startup failed: {self._failure}")
         _logger.info("Application startup complete.")
+        return True
+
+    def give_up(self) -> None:
+        """Wait no longer for the start: the server is to stop before it has begun."""
+        if not self._startup.is_set():
+            self._is_given_up = True
+            self._startup.set()
 
     async def shutdown(self) -> bool:
         """Stop the application.

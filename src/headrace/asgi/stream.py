@@ -46,6 +46,10 @@ class Stream(Protocol):
     def engine(self) -> Engine:
         """Encodes the response."""
 
+    @property
+    def is_draining(self) -> bool:
+        """The server stops."""
+
     def flush(self) -> None:
         """Write what the engine has encoded."""
 
@@ -64,8 +68,8 @@ class Stream(Protocol):
     def on_application_done(self, exchange: Any) -> None:
         """The application has returned, raised or been cancelled."""
 
-    def send_file(self, path: str, offset: int, count: int) -> Awaitable[int]:
-        """Write ``count`` bytes of a file; gives how many went out before the client left."""
+    def send_file(self, file: int, offset: int, count: int) -> Awaitable[int]:
+        """Write ``count`` bytes of an open file; gives how many went out before the client left."""
 
     def abort(self) -> None:
         """Cut the connection or reset the stream."""

@@ -190,11 +190,16 @@ class HTTPConnection(asyncio.Protocol):
             if self._is_closing:
                 self._wait_for(_LINGER, LINGER_S)
             self._wait_if_idle()
-        if self._is_cycle_due and not self._is_closing:
-            self._is_cycle_due = False
-            self._go_on(self.engine.start_next_cycle())
+        if self._is_cycle_due:
+            # Not from within this call of the transport's: asyncio's must not be closed in it.
+            self.runtime.loop.call_soon(self._start_due_cycle)
 
     # The engine's side
+
+    def _start_due_cycle(self) -> None:
+        if self._is_cycle_due and self.is_writable and not self._is_closing:
+            self._is_cycle_due = False
+            self._go_on(self.engine.start_next_cycle())
 
     def _take(self, events: Sequence[Event], data: bytes) -> None:
         for event in events:
@@ -277,6 +282,11 @@ class HTTPConnection(asyncio.Protocol):
 
     # The exchange's side: Stream
 
+    @property
+    def is_draining(self) -> bool:
+        """The server stops."""
+        return self.runtime.is_draining
+
     def flush(self) -> None:
         """Write what the engine has encoded."""
         data = self.engine.data_to_send()
@@ -342,9 +352,9 @@ class HTTPConnection(asyncio.Protocol):
         if runtime.is_draining and not runtime.running:
             runtime.on_idle()
 
-    async def send_file(self, path: str, offset: int, count: int) -> int:
-        """Write ``count`` bytes of the file at ``path``, by the kernel alone where that can be."""
-        return await send_file(self, path, offset, count)
+    async def send_file(self, file: int, offset: int, count: int) -> int:
+        """Write ``count`` bytes of an open file, by the kernel alone where that can be."""
+        return await send_file(self, file, offset, count)
 
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
@@ -374,6 +384,9 @@ class HTTPConnection(asyncio.Protocol):
             self._on_deadline()
         elif self.waiting is _NEXT_REQUEST:
             self.engine.forget()
+            if self.engine.is_reading_head:
+                # Half a head came behind the last request, and nothing since.
+                self._wait_for(_HEAD, self.runtime.timeouts.header_s)
 
     def _on_deadline(self) -> None:
         waiting = self.waiting

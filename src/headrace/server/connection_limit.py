@@ -36,6 +36,7 @@ class ConnectionLimit:
         self._served: set[Admitted] = set()
         self._waiting: deque[Admitted] = deque()
         self._resuming: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def admit(self, connection: Admitted) -> bool:
         """Take in a new connection; False when it has to wait for ``on_admitted``."""
@@ -58,7 +59,14 @@ class ConnectionLimit:
             self._served.add(admitted)
             admitted.on_admitted()
             return
-        self._resuming = asyncio.get_running_loop().create_task(self._accept_again())
+        if len(self._served) == self._limit - 1 and not self._is_closed:
+            self._resuming = asyncio.get_running_loop().create_task(self._accept_again())
+
+    async def close(self) -> None:
+        """Accept no more; to be awaited before the listeners are closed."""
+        self._is_closed = True
+        if self._resuming is not None:
+            await asyncio.wait([self._resuming])
 
     async def _accept_again(self) -> None:
         await self._resume()

@@ -35,8 +35,8 @@ class Sender(Protocol):
         """Wait while it is on."""
 
 
-async def send_file(connection: Sender, path: str, offset: int, count: int) -> int:
-    """Send ``count`` bytes of the file at ``path`` from ``offset`` on, and end the body.
+async def send_file(connection: Sender, file: int, offset: int, count: int) -> int:
+    """Send ``count`` bytes of the open file ``file`` from ``offset`` on, and end the body.
 
     Returns:
         Bytes sent; fewer than ``count`` when the client left or stalled, and the connection is cut then.
@@ -46,22 +46,21 @@ async def send_file(connection: Sender, path: str, offset: int, count: int) -> i
     """
     engine = connection.engine
     transport = connection.transport
-    with open(path, "rb", buffering=0) as file:  # noqa: ASYNC230 - opening a local file does not wait
-        engine.send_data(1, b"", count == 0)
-        connection.flush()
-        fd = _bare_socket(transport)
-        if fd is None or count < MIN_SENDFILE_BYTES or engine.is_chunked:
-            return await _copy(connection, file.fileno(), offset, count)
-        # Before any wait: behind one, the number may be another connection's.
-        duplicate = os.dup(fd)
-        try:
-            await _wait_until_written(connection, transport)
-            sent = await _sendfile(duplicate, file.fileno(), offset, count, connection)
-        finally:
-            os.close(duplicate)
-        if sent < count:
-            transport.abort()
-        return sent
+    engine.send_data(1, b"", count == 0)
+    connection.flush()
+    fd = _bare_socket(transport)
+    if fd is None or count < MIN_SENDFILE_BYTES or engine.is_chunked:
+        return await _copy(connection, file, offset, count)
+    # Before any wait: behind one, the number may be another connection's.
+    duplicate = os.dup(fd)
+    try:
+        await _wait_until_written(connection, transport)
+        sent = await _sendfile(duplicate, file, offset, count, connection)
+    finally:
+        os.close(duplicate)
+    if sent < count:
+        transport.abort()
+    return sent
 
 
 def _bare_socket(transport: asyncio.Transport) -> int | None:

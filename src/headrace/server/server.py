@@ -145,7 +145,7 @@ class Server:
             signal.raise_signal(sig)
 
     async def start(self, sockets: list[socket.socket] | None = None) -> None:
-        """Load the application, start it, bind and accept."""
+        """Load the application, start it, bind and accept; not to the end once ``should_exit`` is set."""
         self._wake = None
         config = self.config
         found = find_application(config.application.app, config.application.app_dir)
@@ -165,7 +165,10 @@ class Server:
             config.application.timeout_startup,
             config.application.timeout_shutdown,
         )
-        await lifespan.startup()
+        # A signal that comes before the application has started ends the start.
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, lifespan.give_up)
+        if self._should_exit or not await lifespan.startup():
+            return
         try:
             await self._listen(build_stack(config, application), lifespan, context, sockets)
         except BaseException:
@@ -186,6 +189,8 @@ class Server:
             runtime, self.config.process.timeout_graceful_shutdown, lambda: self.force_exit
         )
         await self._keep_accepting(self.config.process.drain_delay)
+        if runtime.connection_limit is not None:
+            await runtime.connection_limit.close()
         self._listeners.close()
         await drain.run()
         if not self.force_exit:
