@@ -291,7 +291,9 @@ class LiveServer:
 class ServerProcess:
     """``headrace run`` in a process of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None, **popen: Any) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, env: dict[str, str] | None = None, **popen: Any
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "headrace", "run", *arguments],
             cwd=folder,

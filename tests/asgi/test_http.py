@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from headrace.asgi.http import MESSAGES, HTTPExchange, ResponseState
 from headrace.errors import ASGIError, RemoteProtocolError
 from headrace.protocol.events import RequestReceived
@@ -47,6 +48,16 @@ class FakeEngine:
         self.calls.append(("error", status))
 
 
+class FakeTurn:
+    """Records whose head waits."""
+
+    def __init__(self) -> None:
+        self.held: Any = None
+
+    def hold_head(self, exchange: Any) -> None:
+        self.held = exchange
+
+
 class FakeStream:
     """Records what it is told."""
 
@@ -55,11 +66,8 @@ class FakeStream:
         self.is_writable = True
         self.is_draining = False
         self.told: list[str] = []
-        self.held: list[Any] = []
+        self.turn = FakeTurn()
         self.file_bytes: int | None = None
-
-    def hold_head(self, exchange: Any) -> None:
-        self.held.append(exchange)
 
     def flush(self) -> None:
         pass
@@ -123,7 +131,7 @@ def exchange_in(state: ResponseState, tmp_path: Path) -> HTTPExchange:
     ways = {
         ResponseState.EXPECT_START: [],
         ResponseState.HEAD_HELD: [("http.response.start", False)],
-        ResponseState.BODY: [("http.response.start", False), ("http.response.body", True)],
+        ResponseState.BODY: [("http.response.start", False)],
         ResponseState.TRAILERS: [("http.response.start", False), ("http.response.body", False)],
         ResponseState.COMPLETE: [
             ("http.response.start", False), ("http.response.body", False), ("http.response.trailers", False),
@@ -131,6 +139,8 @@ def exchange_in(state: ResponseState, tmp_path: Path) -> HTTPExchange:
     }  # fmt: skip
     for kind, more in ways[state]:
         run(exchange.send(message(kind, tmp_path, more)))
+    if state is ResponseState.BODY:
+        exchange.flush_head()
     assert exchange.state == state
     return exchange
 
@@ -198,16 +208,16 @@ class TestBody:
         exchange, _ = exchange_for()
         headers = [(b"content-length", b"3")]
         run(exchange.send({"type": "http.response.start", "status": 200, "headers": headers}))
+        for size in sizes[:-1]:
+            run(exchange.send({"type": "http.response.body", "body": b"x" * size, "more_body": True}))
         with pytest.raises(ASGIError, match="longer than" if sum(sizes) > 3 else "shorter than"):
-            for size in sizes[:-1]:
-                run(exchange.send({"type": "http.response.body", "body": b"x" * size, "more_body": True}))
             exchange.send({"type": "http.response.body", "body": b"x" * sizes[-1]})
         assert exchange.state == ResponseState.COMPLETE
 
     def test_head_leaves_when_asked(self) -> None:
         exchange, stream = exchange_for()
         run(exchange.send({"type": "http.response.start", "status": 200}))
-        assert stream.held == [exchange]
+        assert stream.turn.held is exchange
         exchange.flush_head()
         exchange.flush_head()
         assert stream.engine.calls[1:] == [("data", b"", False)]

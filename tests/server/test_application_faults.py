@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live import PATIENCE_S, LiveServer, eventually, read_body, respond
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+
+from live import PATIENCE_S, LiveServer, eventually, read_body, respond
 
 Serve = Callable[..., LiveServer]
 
@@ -63,7 +64,9 @@ BEFORE_ANYTHING_LEFT = {
     "body too short": sends(length(4), END),
     "text for a body": sends(START, {"type": "http.response.body", "body": "text"}),
     "number for a body": sends(START, {"type": "http.response.body", "body": 5}),
-    "link with a line break": sends({"type": "http.response.early_hint", "links": [b"a\r\nb: c"]}, START, END),
+    "link with a line break": sends(
+        {"type": "http.response.early_hint", "links": [b"a\r\nb: c"]}, START, END
+    ),
 }
 
 
@@ -87,7 +90,9 @@ def test_answered_with_500(serve: Serve, error_log: Any, case: str) -> None:
         sends(START, PIECE, START),
         sends(START, PIECE, {"type": "http.response.body", "body": "text"}),
         sends(start(trailers=True), PIECE, END),
-        sends(start(trailers=True), PIECE, END, {"type": "http.response.trailers", "headers": [(b"a", b"\n")]}),
+        sends(
+            start(trailers=True), PIECE, END, {"type": "http.response.trailers", "headers": [(b"a", b"\n")]}
+        ),
         sends(length(9), PIECE),
         sends(length(9), PIECE, PIECE),
         sends(length(9), PIECE, END),

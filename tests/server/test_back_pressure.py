@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from live import MIB, LiveServer, ServerProcess, eventually, numbered, respond
 
 Serve = Callable[..., LiveServer]

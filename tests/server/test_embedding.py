@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import headrace
 import httpx
 import pytest
+
+import headrace
 from headrace.config import load
 from headrace.server.loops import loop_factory
 from live import PATIENCE_S, eventually, respond

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from live import SHORT_S, Client, LiveServer, ServerProcess, respond
 
 Serve = Callable[..., LiveServer]
@@ -161,7 +162,3 @@ class TestProxyProtocol:
         client = serve(addresses, proxy_protocol=True, timeout_header=SHORT_S).connect()
         client.send(b"PROXY ")
         assert client.is_ended()
-
-    def test_connection_without_its_header_does_not_outlive_the_server(self, serve: Serve) -> None:
-        server = serve(addresses, proxy_protocol=True)
-        server.connect().send(b"PROXY ")

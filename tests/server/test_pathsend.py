@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
+
 from live import MIB, SHORT_S, LiveServer, eventually
 
 Serve = Callable[..., LiveServer]
@@ -72,7 +73,9 @@ def test_behind_a_response_that_is_still_being_written(serve: Serve, large: Path
         await send({"type": "http.response.body", "body": LARGE})
 
     client = serve(application).connect()
-    client.send(b"".join(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % name for name in (b"body", b"file", b"body")))
+    client.send(
+        b"".join(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % name for name in (b"body", b"file", b"body"))
+    )
     for _ in range(3):
         assert client.read_response().body == LARGE
 

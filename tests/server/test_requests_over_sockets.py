@@ -1,10 +1,11 @@
-"""Requests and responses as a client sees them: framing, order, 1xx, half-closed clients, refused requests."""
+"""Requests and responses as a client sees them: framing, order, 1xx, half-closed clients, refusals."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from live import MIB, LiveServer, eventually, numbered, read_body, respond
 
 Serve = Callable[..., LiveServer]
@@ -129,7 +130,9 @@ class TestBodies:
 
     def test_chunked_request(self, serve: Serve) -> None:
         head = b"POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
-        assert serve(echo).exchange(head + b"3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n").body == b"POST /a abcdefg"
+        assert (
+            serve(echo).exchange(head + b"3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n").body == b"POST /a abcdefg"
+        )
 
     def test_trailers_of_a_request(self, serve: Serve) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from live import LiveServer, numbered, read_body, respond
 
 Serve = Callable[..., LiveServer]
@@ -81,9 +82,7 @@ def test_undecodable_path(serve: Serve, keeper: Keeper) -> None:
         ("auto", "/apiary", "/api/apiary", b"/api/apiary"),
     ],
 )
-def test_root_path(
-    serve: Serve, keeper: Keeper, mode: str, target: str, path: str, raw_path: bytes
-) -> None:
+def test_root_path(serve: Serve, keeper: Keeper, mode: str, target: str, path: str, raw_path: bytes) -> None:
     serve(keeper, root_path="/api/", root_path_mode=mode).get(target)
     scope = keeper.scopes[0]
     assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/api", path, raw_path)
@@ -173,4 +172,3 @@ class TestContextVariables:
         client = serve(application).connect()
         client.send(b"".join(numbered("/", 3)))
         assert [client.read_response().body[:8] for _ in range(3)] == [b"nothingx"] * 3
-

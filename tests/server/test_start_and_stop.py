@@ -1,14 +1,15 @@
 """Processes: start-up lines, exit codes, and a stop that loses nothing and is held up by nothing."""
 
-import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from live import Client, ServerProcess, eventually
 
 Spawn = Callable[..., ServerProcess]
@@ -38,8 +39,8 @@ APP = """
             except asyncio.CancelledError as error:
                 print("stuck cancelled:", error, flush=True)
                 raise
-        content_type = b"text/event-stream" if scope["path"] == "/events" else b"text/plain"
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type)]})
+        kind = b"text/event-stream" if scope["path"] == "/events" else b"text/plain"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
         if scope["path"] in ("/events", "/half"):
             await send({"type": "http.response.body", "body": b"data: 1\\n\\n", "more_body": True})
             await receive()
@@ -397,7 +398,7 @@ def test_sockets_of_systemd(spawn: Spawn, tmp_path: Path) -> None:
             "    await send({'type': 'http.response.body', 'body': b'activated'})\n"
         )
         process: Any = subprocess.Popen(
-            [os.sys.executable, str(launcher), "run", "app:app", "--bind", "systemd"],  # type: ignore[attr-defined]
+            [sys.executable, str(launcher), "run", "app:app", "--bind", "systemd"],
             cwd=tmp_path,
             pass_fds=[listener.fileno()],
             stdout=subprocess.DEVNULL,

@@ -5,10 +5,11 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from live import MIB, SHORT_S, LiveServer, eventually, read_body, respond
 
 Serve = Callable[..., LiveServer]
@@ -221,13 +222,13 @@ def unwritten_now(connection: Any) -> int:
 
 
 @pytest.fixture
-def without_any(serve: Serve) -> Iterator[LiveServer]:
+def without_any(serve: Serve) -> LiveServer:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "POST":
             await read_body(receive)
         await respond(send, b"x" * 30 * MIB)
 
-    yield serve(application, **NEVER)
+    return serve(application, **NEVER)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /", POST + b"abc", GET])

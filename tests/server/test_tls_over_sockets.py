@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trustme
+
 from live import MIB, SHORT_S, LiveServer, eventually, numbered, read_body, respond
 
 Serve = Callable[..., LiveServer]

@@ -43,6 +43,7 @@ MESSAGES: dict[tuple[ResponseState, str], ResponseState] = {
     (ResponseState.HEAD_HELD, "http.response.body"): ResponseState.BODY,
     (ResponseState.HEAD_HELD, "http.response.pathsend"): ResponseState.COMPLETE,
     (ResponseState.BODY, "http.response.body"): ResponseState.BODY,
+    (ResponseState.BODY, "http.response.pathsend"): ResponseState.COMPLETE,
     (ResponseState.TRAILERS, "http.response.trailers"): ResponseState.TRAILERS,
 }
 """The theory: which message may come in which state, and the state behind it while more is promised. The
@@ -80,7 +81,7 @@ class HTTPExchange:
 
     __slots__ = (
         "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
-        "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_waiting",
+        "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_turn", "_waiting",
         "_wants_trailers", "buffered_bytes",
         "is_disconnected", "response_headers", "scope", "sent_bytes", "started_s", "state", "status",
         "task",
@@ -92,6 +93,7 @@ class HTTPExchange:
         self._application = application
         self._stream = stream
         self._engine = stream.engine
+        self._turn = stream.turn
         self._stream_id = event.stream_id
         self.scope = scope
         self._body: list[bytes] = []
@@ -244,7 +246,7 @@ class HTTPExchange:
             return self._send_early_hint(message)
         if kind == "http.response.trailers" and state == _TRAILERS:
             return self._send_trailers(message)
-        if kind == "http.response.pathsend" and state == _HEAD_HELD:
+        if kind == "http.response.pathsend" and _HEAD_HELD <= state <= _BODY and not self.sent_bytes:
             return self._send_path(message["path"])
         if self.is_disconnected and state == _COMPLETE:
             # The exchange was ended for the client's sake; the application need not know.
@@ -291,7 +293,7 @@ class HTTPExchange:
         self.status = status
         self.response_headers = headers
         self.state = _HEAD_HELD
-        self._stream.hold_head(self)
+        self._turn.hold_head(self)
         return FINISHED
 
     def _send_body(self, data: bytes, more: bool) -> Awaitable[None]:
@@ -302,6 +304,8 @@ class HTTPExchange:
             # By way of a view, because bytes(5) would be five NULs.
             data = bytes(memoryview(data))
         stream = self._stream
+        if self.state == _HEAD_HELD:
+            self._turn.held = None
         if self._has_body:
             size = len(data)
             if self._left is not None:

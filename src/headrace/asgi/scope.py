@@ -47,6 +47,14 @@ class ScopeTemplate:
             "client": client,
             "scheme": scheme,
             "root_path": root_path,
+            # Every key is here from the start: a dict that grows while it is filled is made twice.
+            "method": None,
+            "path": None,
+            "raw_path": None,
+            "query_string": None,
+            "headers": None,
+            "state": None,
+            "extensions": None,
         }
         self._state = state
         self._extensions = extensions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Protocol
 
 
@@ -33,14 +33,23 @@ class Engine(Protocol):
         """Encode a whole response of our own."""
 
 
+class Turn(Protocol):
+    """Knows the exchange whose head waits for its body."""
+
+    held: Any
+
+    def hold_head(self, exchange: Any) -> None:
+        """Call the exchange's ``flush_head`` when its application waits for something else."""
+
+
 class Stream(Protocol):
     """What carries one exchange: a connection of HTTP/1.1, later a stream of HTTP/2."""
 
     is_writable: bool
 
     @property
-    def hold_head(self) -> Callable[[Any], None]:
-        """To be called with an exchange: ``flush_head`` it when the application waits for something else."""
+    def turn(self) -> Turn:
+        """Knows when an application waits."""
 
     @property
     def engine(self) -> Engine:

@@ -137,7 +137,8 @@ class ProxyOptions:
 
     proxy_headers: bool = option(
         True,
-        "Take client, scheme, host, port and prefix from Forwarded and X-Forwarded-* of trusted proxies",
+        "Take the client's address and scheme, and what --proxy-fields names, from Forwarded and X-Forwarded-* "
+        "of trusted proxies",
         uvicorn=True,
         pair=True,
     )

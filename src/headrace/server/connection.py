@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
+import sys
 from collections.abc import Awaitable, Sequence
 from enum import Enum, auto
 from typing import Any, cast
@@ -32,6 +33,13 @@ from headrace.types import Address
 LINGER_S = 2.0
 """How long the rest of a refused request is read and dropped: closing at once would reset the connection,
 and a reset can take the answer away from the client before it has read it."""
+
+WRITELINES_PAUSES = not (3, 12) <= sys.version_info < (3, 12, 9) and not (3, 13) <= sys.version_info < (
+    3,
+    13,
+    2,
+)
+"""In these versions asyncio's ``writelines`` never put the write brake on (CVE-2024-12254)."""
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -65,7 +73,7 @@ class HTTPConnection(asyncio.Protocol):
     __slots__ = (
         "_client", "_has_ended", "_is_closing", "_is_cycle_due", "_is_reading", "_server", "_template",
         "_unwritten_bytes", "_writable",
-        "deadline", "engine", "exchange", "hold_head", "is_writable", "runtime", "transport", "waiting",
+        "deadline", "engine", "exchange", "is_writable", "runtime", "transport", "turn", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -74,7 +82,7 @@ class HTTPConnection(asyncio.Protocol):
         self.runtime = runtime
         self.engine = HTTP1Engine(runtime.parser, runtime.defaults)
         self.exchange: HTTPExchange | None = None
-        self.hold_head = runtime.hold_head
+        self.turn = runtime.turn
         self.waiting = _NOTHING
         self.deadline = 0.0
         self.is_writable = True
@@ -291,7 +299,11 @@ class HTTPConnection(asyncio.Protocol):
         """Write what the engine has encoded."""
         data = self.engine.data_to_send()
         if isinstance(data, list):
-            self.transport.writelines(data)
+            if WRITELINES_PAUSES:
+                self.transport.writelines(data)
+                return
+            for piece in data:
+                self.transport.write(piece)
         elif data:
             self.transport.write(data)
 

@@ -58,7 +58,7 @@ class Runtime:
         connections: all that are open.
         keep_alive_deadline: for connections that go idle before the next sweep.
         has_limits: a request is looked at before it is admitted.
-        start, hold_head: see ``Turn``.
+        start, turn: see ``Turn``.
         running: exchanges whose application has not returned.
         total_requests: requests answered or being answered.
         on_idle: called when the last running exchange ends during a drain.
@@ -66,10 +66,10 @@ class Runtime:
 
     __slots__ = (
         "access_log", "application", "bad_requests", "cancels_on_disconnect", "connection_limit",
-        "connections", "defaults", "has_limits", "hold_head", "is_draining", "keep_alive_deadline",
+        "connections", "defaults", "has_limits", "is_draining", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
         "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "start", "state", "sweep_s",
-        "timeouts", "total_requests",
+        "timeouts", "total_requests", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -115,7 +115,7 @@ class Runtime:
         self.is_draining = False
         self.has_limits = http.limit_concurrency is not None or not http.timeout_keep_alive
         self.start = turn.start
-        self.hold_head = turn.hold_head
+        self.turn = turn
         self.on_idle: Callable[[], None] = _nothing
         self.on_limit_requests: Callable[[], None] = _nothing
         self.on_connection_lost: Callable[[], None] = _nothing

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from typing import Any
 
 from headrace.asgi.http import HTTPExchange, ResponseState
 
-EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 """From CPython 3.12 on a task may run to its first wait without going through the loop."""
-
 
 _HEAD_HELD = int(ResponseState.HEAD_HELD)
 
@@ -28,49 +26,62 @@ class Turn:
         loop: the running loop.
         context: each request's task gets a copy of it, so that no variable set in a request, a connection's
             callback or the lifespan is seen by another request.
+
+    Attributes:
+        held: the exchange whose head waits for its body. There is at most one: an application that lets
+            another run has stopped to wait, and then its head goes.
     """
 
-    __slots__ = ("_context", "_held", "_is_starting", "_loop", "_ready")
+    __slots__ = ("_context", "_is_flush_due", "_is_starting", "_loop", "_ready", "held")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
         self._loop = loop
         self._context = context
         self._ready: list[HTTPExchange] = []
-        self._held: list[HTTPExchange] = []
         self._is_starting = False
+        self._is_flush_due = False
+        self.held: HTTPExchange | None = None
 
     def start(self, exchange: HTTPExchange) -> None:
         """Run the application for this exchange, at the end of the turn."""
+        if not HAS_EAGER_TASKS:
+            # The loop itself runs a new task when it has read all sockets.
+            exchange.task = asyncio.Task(exchange.run(), loop=self._loop, context=self._context.copy())
+            return
         if not self._ready:
             self._loop.call_soon(self._start_ready, context=self._context)
         self._ready.append(exchange)
 
     def hold_head(self, exchange: HTTPExchange) -> None:
-        """Send the exchange's head at the end of the turn, if no body has taken it along by then."""
-        if self._is_starting:
-            return
-        if not self._held:
+        """Send the exchange's head when its application waits, if no body has taken it along by then."""
+        held = self.held
+        if held is not None and held.state == _HEAD_HELD:
+            held.flush_head()
+        self.held = exchange
+        if not (self._is_flush_due or self._is_starting):
+            self._is_flush_due = True
             self._loop.call_soon(self._flush_held, context=self._context)
-        self._held.append(exchange)
 
     def _start_ready(self) -> None:
         ready = self._ready
         self._ready = []
         loop = self._loop
         copy = self._context.copy
-        self._is_starting = bool(EAGER)
+        self._is_starting = True
         for exchange in ready:
-            exchange.task = asyncio.Task(exchange.run(), loop=loop, context=copy(), **EAGER)
-        if not self._is_starting:
-            return
+            exchange.task = asyncio.Task(
+                exchange.run(),
+                loop=loop,
+                context=copy(),
+                eager_start=True,  # type: ignore[call-arg,unused-ignore]
+            )
         self._is_starting = False
-        for exchange in ready:
-            if exchange.state == _HEAD_HELD:
-                exchange.flush_head()
+        self._flush_held()
 
     def _flush_held(self) -> None:
-        held = self._held
-        self._held = []
-        for exchange in held:
-            if exchange.state == _HEAD_HELD:
-                exchange.flush_head()
+        self._is_flush_due = False
+        held = self.held
+        if held is not None:
+            self.held = None
+            if held.state == _HEAD_HELD:
+                held.flush_head()

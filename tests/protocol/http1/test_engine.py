@@ -79,7 +79,12 @@ def test_bytes_behind_the_last_request_are_never_parsed() -> None:
 
 def test_a_remembered_head_gives_the_same_event_and_state() -> None:
     engine = engine_of()
+    once = engine.receive_data(GET)
+    answer(engine)
+    engine.start_next_cycle()
     first = engine.receive_data(GET)
+    assert first == once
+    assert first is not once
     answer(engine)
     engine.start_next_cycle()
     assert engine.receive_data(GET) is first

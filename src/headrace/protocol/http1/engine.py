@@ -139,9 +139,8 @@ class HTTP1Engine:
         if state is _IDLE:
             # A client that keeps its connection often repeats itself to the byte (polls, probes, the same
             # page's requests). The head that was found right once is right again.
-            if data == self._last_bytes and self._partial is None:
-                last = self._last
-                assert last is not None
+            last = self._last
+            if last is not None and data == self._last_bytes and self._partial is None:
                 self.state = _ANSWERING
                 self.keep_alive = last.keep_alive
                 return last.events
@@ -225,10 +224,15 @@ class HTTP1Engine:
         return self._begin(self._parser.parse(data[:end]), data[end:])
 
     def _begin_whole(self, head: Head, data: bytes) -> Sequence[Event]:
-        """Start a request of which ``data`` is the head and nothing else, and remember it."""
-        if head.body_length == 0 and not head.upgrades and len(data) <= MAX_REMEMBERED_HEAD_BYTES:
-            self._last_bytes = data
+        """Start a request of which ``data`` is the head and nothing else.
+
+        What it means is remembered when the same bytes come a second time: most that come once never do.
+        """
+        if data == self._last_bytes:
             self._last = head
+        elif head.body_length == 0 and not head.upgrades and len(data) <= MAX_REMEMBERED_HEAD_BYTES:
+            self._last_bytes = data
+            self._last = None
         return self._begin(head, b"")
 
     def _receive_partial_head(self, data: bytes, limit: int) -> None:
