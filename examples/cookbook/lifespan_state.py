@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+
 from key_value_store import KeyValueStore
 from recipe import Recipe
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import lifespan_state
-import timing
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
+
+import lifespan_state
+import timing
 from index import render_index
 from recipe import Recipe
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from time import perf_counter
 
 from fastapi import APIRouter, Request
-from recipe import Recipe
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recipe import Recipe
 
 DEFAULT_CLIENT_TYPE = "web"
 

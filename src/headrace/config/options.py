@@ -137,8 +137,8 @@ class ProxyOptions:
 
     proxy_headers: bool = option(
         True,
-        "Take the client's address and scheme, and what --proxy-fields names, from Forwarded and X-Forwarded-* "
-        "of trusted proxies",
+        "Take the client's address and scheme, and what --proxy-fields names, from X-Forwarded-* and "
+        "Forwarded of trusted proxies",
         uvicorn=True,
         pair=True,
     )
@@ -223,7 +223,7 @@ class HTTPOptions:
     )
     http2: bool = option(False, "HTTP/2", uvicorn=True)
     timeout_keep_alive: float = option(
-        5.0, "How long an idle connection is kept", uvicorn=True, unit="s", minimum=0
+        5.0, "How long an idle connection is kept; 0 keeps none", uvicorn=True, unit="s", minimum=0
     )
     timeout_header: float = option(
         10.0, "Limit for a request's whole head, from its first byte or the connection's start; 0 is none",
