@@ -77,7 +77,7 @@ def test_fast_uploader_and_slow_application(serve: Serve) -> None:
             sent += client.sock.send(body[sent:])
         except BlockingIOError:
             running = list(server.server.runtime.running)
-            return bool(running) and not next(iter(server.server.runtime.connections))._is_reading
+            return bool(running) and not next(iter(server.server.runtime.connections)).is_reading
         return False
 
     eventually(is_stopped, "the read brake")
@@ -166,7 +166,7 @@ def test_client_that_sends_on_and_reads_nothing(serve: Serve) -> None:
         try:
             sent += client.sock.send(request)
         except BlockingIOError:
-            return any(not c._is_reading for c in server.server.runtime.connections)
+            return any(not c.is_reading for c in server.server.runtime.connections)
         return sent > 100 * MIB
 
     eventually(is_stopped, "the read brake")

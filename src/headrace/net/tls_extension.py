@@ -63,12 +63,13 @@ def distinguished_name(subject: Any) -> str:
 
 
 def _client_chain(ssl_object: ssl.SSLObject) -> list[str]:
-    # Python 3.13 has it in public.
-    get_chain = getattr(ssl_object, "get_unverified_chain", None)
-    if get_chain is not None:
-        return [ssl.DER_cert_to_PEM_cert(der) for der in get_chain() or ()]
     leaf = ssl_object.getpeercert(binary_form=True)
-    return [ssl.DER_cert_to_PEM_cert(leaf)] if leaf else []
+    if not leaf:
+        # Python 3.13.0's get_unverified_chain fails on a peer without a certificate.
+        return []
+    get_chain = getattr(ssl_object, "get_unverified_chain", None)
+    chain = [leaf] if get_chain is None else get_chain()
+    return [ssl.DER_cert_to_PEM_cert(der) for der in chain]
 
 
 def _subject(ssl_object: ssl.SSLObject) -> str:

@@ -30,6 +30,7 @@ class ProxiedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Check the peer and start its clock."""
         self._transport = cast("asyncio.Transport", transport)
+        self._runtime.connections.add(self)
         if not self._trusted.trusts_peer(peer_address(self._transport), local_address(self._transport)):
             self._refuse("not a trusted proxy (--forwarded-allow-ips)")
             return
@@ -47,8 +48,7 @@ class ProxiedConnection(asyncio.Protocol):
             return
         if header is None:
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        self._leave()
         connection = HTTPConnection(self._runtime, header.client, header.server)
         self._transport.set_protocol(connection)
         connection.connection_made(self._transport)
@@ -58,6 +58,22 @@ class ProxiedConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """It went before its header was whole."""
+        self._leave()
+        self._runtime.on_connection_lost()
+
+    def on_sweep(self, now: float) -> None:
+        """Its clock is its own."""
+
+    def drain(self) -> None:
+        """There is no exchange to wait for."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut it."""
+        self._transport.abort()
+
+    def _leave(self) -> None:
+        self._runtime.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
 
