@@ -1,14 +1,15 @@
 """Every error headrace raises, one tree.
 
 HeadraceError
-├── ConfigError              an option, a configuration file or the application's name is wrong
-├── ListenError              a listener cannot be bound
-├── WorkerError              a worker cannot start or go on
-├── ASGIError                the application broke the order or the types of ASGI messages
-├── ClientDisconnected       the peer is gone; also an OSError, as the ASGI specification asks
+├── ConfigError                  an option, a configuration file or the application's name is wrong
+│   └── ApplicationImportError   the application's own code raised while it was imported or made
+├── ListenError                  a listener cannot be bound
+├── WorkerError                  a worker cannot start or go on
+├── ASGIError                    the application broke the order or the types of ASGI messages
+├── ClientDisconnected           the peer is gone; also an OSError, as the ASGI specification asks
 └── ProtocolError
-    ├── LocalProtocolError   we asked an engine for something its protocol forbids
-    └── RemoteProtocolError  the peer broke the protocol; carries the answer it is due
+    ├── LocalProtocolError       we asked an engine for something its protocol forbids
+    └── RemoteProtocolError      the peer broke the protocol; carries the answer it is due
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ class HeadraceError(Exception):
 
 class ConfigError(HeadraceError):
     """An option, a configuration file or the application's name is wrong; the operator mends it."""
+
+
+class ApplicationImportError(ConfigError):
+    """The application's own code raised while it was imported or made; ``__cause__`` is what it raised."""
 
 
 class ListenError(HeadraceError):

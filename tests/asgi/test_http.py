@@ -44,7 +44,7 @@ class FakeEngine:
     def send_continue(self) -> None:
         self.calls.append("continue")
 
-    def send_error(self, status: int) -> None:
+    def send_error(self, status: int, has_body: bool = True) -> None:
         self.calls.append(("error", status))
 
 

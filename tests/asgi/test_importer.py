@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from headrace.asgi.importer import (
-    ApplicationImportError,
     FoundApplication,
     detect_interface,
     find_application,
     load_application,
 )
-from headrace.errors import ConfigError
+from headrace.errors import ApplicationImportError, ConfigError
 
 ASGI = "async def {name}(scope, receive, send):\n    pass\n"
 CLASS = "class Thing:\n    async def __call__(self, scope, receive, send):\n        pass\n"

@@ -70,6 +70,9 @@ def test_secrets_are_masked(headrace: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (("--workers", "2"), "--workers asks for 2 workers, "),
         (("--bind", "nowhere"), "'nowhere' is no address"),
         (("--access-log-format", "%(zz)s"), "The access log format's atom %(zz)s is unknown"),
+        (("--access-log-format", "combied"), "The access log format 'combied' is none of uvicorn, "),
+        (("--log-config", "main.py"), "The logging configuration 'main.py' is wrong: "),
+        (("--loop", "no_such_module:loop"), "--loop no_such_module:loop: "),
         (("--ssl-certfile", "no.pem"), ""),
     ],
 )
@@ -91,6 +94,22 @@ def test_certificates_are_loaded(headrace: Any, folder: Path) -> None:
     certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
     result = headrace("check", "--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem")
     assert result.exit_code == 0, result.output
+
+
+def test_log_configuration_is_only_read(headrace: Any, folder: Path) -> None:
+    handler = {"class": "logging.FileHandler", "filename": "run.log", "mode": "w"}
+    (folder / "log.json").write_text(json.dumps({"version": 1, "handlers": {"file": handler}}))
+    (folder / "run.log").write_text("of the running server")
+    assert headrace("check", "--log-config", "log.json").exit_code == 0
+    assert (folder / "run.log").read_text() == "of the running server"
+
+
+def test_odd_proxies_are_warned_of(headrace: Any) -> None:
+    result = headrace("check", "--json", "--forwarded-allow-ips", "10.0.0.1/8")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: The trusted proxy '10.0.0.1/8' is no address and no network")
+    assert json.loads(result.stdout)["ok"] is True
+    assert headrace("check", "--no-proxy-headers", "--forwarded-allow-ips", "*").stderr == ""
 
 
 def test_fault_of_the_application(headrace: Any, folder: Path) -> None:

@@ -77,7 +77,9 @@ FINITE_HERE = {"timeout_graceful_shutdown"}
 
 NOT_SERVED_YET = {"--reload": "comes with the supervisor", "--http2": "comes with its own engine"}
 
-FURTHER: dict[str, tuple[str, ...]] = {"--ssl-keyfile": ("--ssl-certfile", "cert.pem")}
+FURTHER = dict.fromkeys(
+    ("--ssl-keyfile", "--ssl-cert-reqs", "--ssl-ca-certs"), ("--ssl-certfile", "cert.pem")
+)
 
 
 @pytest.fixture(autouse=True)

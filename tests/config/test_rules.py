@@ -26,12 +26,28 @@ def test_key_needs_certificate() -> None:
     accept(ssl_keyfile="k", ssl_context_factory=lambda config, make: make())
 
 
-@pytest.mark.parametrize("mode", ["0666", "660", "0o600"])
+@pytest.mark.parametrize("asked", [{"ssl_cert_reqs": 1}, {"ssl_ca_certs": "ca.pem"}])
+def test_client_certificates_need_tls(asked: dict[str, Any]) -> None:
+    flag = f"--{next(iter(asked)).replace('_', '-')}"
+    assert sentence(**asked) == (
+        f"{flag} asks for client certificates, but without --ssl-certfile or --ssl-sni there is no TLS."
+    )
+    accept(ssl_certfile="c", **asked)
+    accept(ssl_sni=["a.test=c,k"], **asked)
+    accept(ssl_context_factory=lambda config, make: make(), **asked)
+
+
+def test_proxy_protocol_and_tls() -> None:
+    assert sentence(proxy_protocol=True, ssl_certfile="c").startswith("--proxy-protocol and TLS exclude each")
+    accept(proxy_protocol=True)
+
+
+@pytest.mark.parametrize("mode", ["0666", "660", "0o600", "0"])
 def test_mode_is_octal(mode: str) -> None:
     accept(uds_mode=mode)
 
 
-@pytest.mark.parametrize("mode", ["", "0688", "rw", "-1", "01777", "0666 "])
+@pytest.mark.parametrize("mode", ["", "0688", "rw", "-1", "1777", "01777", "0666 ", "0x1ff", "٦٦٦"])
 def test_mode_is_not_octal(mode: str) -> None:
     assert sentence(uds_mode=mode).startswith(f"--uds-mode is {mode!r}, but it must be octal")
 

@@ -9,7 +9,6 @@ from headrace.net.addresses import (
     UnixAddress,
     addresses_of,
     parse_bind,
-    parse_mode,
 )
 
 
@@ -60,13 +59,3 @@ def test_parse_bind_refuses(text: str) -> None:
 )
 def test_addresses_of(options: ListenOptions, addresses: object) -> None:
     assert addresses_of(options) == addresses
-
-
-def test_parse_mode() -> None:
-    assert [parse_mode(text) for text in ("0666", "660", "0o600", "0")] == [0o666, 0o660, 0o600, 0]
-
-
-@pytest.mark.parametrize("text", ["", "rw", "0888", "1777", "-1", "0x1ff", "٦٦٦"])
-def test_parse_mode_refuses(text: str) -> None:
-    with pytest.raises(ConfigError):
-        parse_mode(text)

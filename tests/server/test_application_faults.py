@@ -281,3 +281,23 @@ def test_system_exit_is_an_error_like_others(serve: Serve) -> None:
     # A library that calls sys.exit() must not take the other requests with it.
     server = serve(sends(then=SystemExit(7)))
     assert [server.get().status for _ in range(2)] == [500, 500]
+
+
+class TestHead:
+    HEAD = b"HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+
+    def test_error_has_no_body(self, serve: Serve) -> None:
+        client = serve(sends(then=KeyError("x"))).connect()
+        client.send(self.HEAD)
+        assert client.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 500 ")
+        assert client.read_to_end() == b""
+
+    def test_application_that_changes_the_method_in_its_scope(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            scope["method"] = "GET"
+            await respond(send, b"hello")
+
+        client = serve(application).connect()
+        client.send(self.HEAD)
+        assert client.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        assert client.read_to_end() == b""

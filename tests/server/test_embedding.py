@@ -139,6 +139,24 @@ def test_cancelled_serve_stops(run: Any) -> None:
     run(main())
 
 
+def test_cancelled_while_the_application_starts(run: Any) -> None:
+    starting = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        starting.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        serving = asyncio.create_task(server_for(application, lifespan="on").serve())
+        await starting.wait()
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
 def test_in_a_thread(loop_name: str) -> None:
     server = server_for(hello, loop=loop_name)
     handler = signal.getsignal(signal.SIGTERM)

@@ -134,3 +134,17 @@ class TestConnections:
             client = server.connect()
             assert client.request(f"/{number}").body == f"/{number}".encode()
             client.close()
+
+    def test_behind_a_proxy_header_too(self, serve: Serve) -> None:
+        held = Held()
+        server = serve(held, limit_connections=1, proxy_protocol=True)
+        clients = [server.connect() for _ in range(3)]
+        for client in clients:
+            client.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /held HTTP/1.1\r\nhost: a\r\n\r\n")
+        eventually(lambda: server.server.runtime.running)
+        server.in_loop(held.go.set)
+        # Whoever is first is answered; each that leaves lets in the next.
+        for client in clients:
+            assert client.read_response().status == 200
+            assert server.in_loop(lambda: len(server.server.runtime.running)) <= 1
+            client.close()

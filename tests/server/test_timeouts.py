@@ -130,6 +130,24 @@ class TestBody:
         eventually(lambda: got)
         assert got == [{"type": "http.disconnect"}]
 
+    def test_while_the_application_also_sends(self, serve: Serve) -> None:
+        # The write brake, on for a moment, must not be the end of the body's clock.
+        got: list[Any] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            receiving = asyncio.create_task(receive())
+            await asyncio.sleep(0)
+            await send({"type": "http.response.start", "status": 200})
+            for _ in range(10):
+                await send({"type": "http.response.body", "body": b"x" * MIB, "more_body": True})
+            got.append(await receiving)
+
+        client = serve(application, **self.TIMES).connect()
+        client.send(POST)
+        client.read_to_end()
+        eventually(lambda: got)
+        assert got == [{"type": "http.disconnect"}]
+
     def test_behind_the_head_of_the_response(self, serve: Serve) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": 200})
@@ -242,3 +260,24 @@ def test_none_when_zero(without_any: LiveServer, sent: bytes) -> None:
     elif sent.startswith(b"POST"):
         eventually(lambda: runtime.running and next(iter(runtime.running)).waits_for_body)
     assert [has_deadline for _, has_deadline in waits(without_any)] == [False]
+
+    def test_reader_that_stalls_behind_its_end_is_cut(self, serve: Serve) -> None:
+        # Less is unwritten than puts the brake on, the response is complete, and the client has sent its end.
+        complete = asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            (connection,) = server.server.runtime.connections
+            await send({"type": "http.response.start", "status": 200})
+            while not connection.transport.get_write_buffer_size():
+                await send({"type": "http.response.body", "body": b"x" * 20_000, "more_body": True})
+                for _ in range(2):
+                    await asyncio.sleep(0)
+            await send({"type": "http.response.body"})
+            complete.set()
+
+        server = serve(application, **NEVER | {"timeout_write": SHORT_S})
+        client = server.connect()
+        client.send(GET)
+        eventually(complete.is_set)
+        client.half_close()
+        eventually(lambda: not server.server.runtime.connections, "the end of the stalled reader")

@@ -175,7 +175,6 @@ def test_json_lines_have_the_fields_of_records(make_entry: MakeEntry, facts: dic
         ("%({X-Id}i)s %({x-out}o)s %({none}i)s %({none}o)s", "1, 2 a\\x22b - -"),
         ("%({HEADRACE_TEST}e)s %({HEADRACE_NONE}e)s", "blue -"),
         ("100%% [%(s)5s]", "100% [  200]"),
-        ("no atoms", "no atoms"),
     ],
 )
 def test_templates(make_entry: MakeEntry, monkeypatch: pytest.MonkeyPatch, template: str, line: str) -> None:
@@ -214,6 +213,8 @@ def test_templates_of_empty_facts(make_entry: MakeEntry) -> None:
         ("50%", "begins no atom"),
         ("%(h", "begins no atom"),
         ("%({a}x)s", "begins no atom"),
+        ("combied", "'combied' is none of uvicorn, combined, json"),
+        ("100%%", "holds no atom"),
     ],
 )
 def test_wrong_templates(template: str, reason: str) -> None:

@@ -74,17 +74,18 @@ class HTTPExchange:
         status: of the response, once started; 499 when the client left before.
         sent_bytes: of the response's body.
         response_headers: as the application gave them, once started.
-        started_s: the loop's time at which the head had been read; 0.0 when nobody asks.
+        started_s: the monotonic time at which the head had been read; 0.0 when nobody asks. Not the
+            loop's: uvloop counts whole milliseconds.
         is_disconnected: the client is gone, or has been given up.
+        is_head: the method is HEAD, whatever the application makes of its scope.
         buffered_bytes: of the body, waiting for the application.
     """
 
     __slots__ = (
         "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
         "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_turn", "_waiting",
-        "_wants_trailers", "buffered_bytes",
-        "is_disconnected", "response_headers", "scope", "sent_bytes", "started_s", "state", "status",
-        "task",
+        "_wants_trailers", "buffered_bytes", "is_disconnected", "is_head", "response_headers", "scope",
+        "sent_bytes", "started_s", "state", "status", "task",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +111,7 @@ class HTTPExchange:
         self._left: int | None = None
         self._wants_trailers = False
         self.is_disconnected = False
+        self.is_head = event.method == "HEAD"
         self.status = 0
         self.sent_bytes = 0
         self.started_s = 0.0
@@ -283,7 +285,7 @@ class HTTPExchange:
         headers = message.get("headers", ())
         if type(headers) is not list:
             headers = list(headers)
-        has_body = self.scope["method"] != "HEAD" and status != 204 and status != 304
+        has_body = not self.is_head and status != 204 and status != 304
         try:
             self._left = self._engine.send_headers(self._stream_id, status, headers, has_body)
         except ValueError as error:
@@ -308,7 +310,7 @@ class HTTPExchange:
             self._turn.held = None
         if self._has_body:
             size = len(data)
-            if self._left is not None:
+            if self._left is not None and (more or size != self._left):
                 self._count(size, more)
             self.sent_bytes += size
             self._engine.send_data(self._stream_id, data, not more and not self._wants_trailers)
@@ -398,7 +400,7 @@ class HTTPExchange:
         if self.is_disconnected or self.state > _HEAD_HELD:
             return False
         self._engine.drop_headers()
-        self._engine.send_error(status)
+        self._engine.send_error(status, not self.is_head)
         self.status = status
         self.state = _COMPLETE
         self._stream.flush()

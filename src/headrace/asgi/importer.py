@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from headrace.errors import ConfigError
+from headrace.errors import ApplicationImportError, ConfigError
 
 FILES = ("main.py", "app.py", "api.py", "app/main.py", "app/app.py", "app/api.py")
 ATTRIBUTES = ("app", "api", "application")
@@ -32,10 +32,6 @@ FACTORIES = ("create_app", "make_app")
 _PART_OF_APPLICATION = ("Router", "Route", "Mount", "Host", "StaticFiles", "Middleware")
 
 _logger = logging.getLogger("uvicorn.error")
-
-
-class ApplicationImportError(ConfigError):
-    """The application's own code raised; ``__cause__`` is what it raised."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,12 @@ class Lifespan:
         _logger.info("Waiting for application startup.")
         self._messages.put_nowait({"type": "lifespan.startup"})
         self._task = asyncio.get_running_loop().create_task(self._run(), name="lifespan")
-        if not await self._wait(self._startup, self._timeout_startup_s):
+        try:
+            is_started = await self._wait(self._startup, self._timeout_startup_s)
+        except asyncio.CancelledError:
+            await self._cancel()
+            raise
+        if not is_started:
             await self._cancel()
             self._failure = f"took longer than {self._timeout_startup_s:g} s"
         if self._is_given_up:
@@ -103,8 +108,8 @@ class Lifespan:
 
     async def _wait(self, event: asyncio.Event, timeout_s: float | None) -> bool:
         try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
+            # Not ``asyncio.timeout``, as the stop may run in a task that has been cancelled (3.11.2).
+            await asyncio.wait_for(event.wait(), timeout_s)
         except TimeoutError:
             return False
         return True

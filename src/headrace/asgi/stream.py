@@ -29,8 +29,8 @@ class Engine(Protocol):
     def send_continue(self) -> None:
         """Ask for the body if the client waits to be asked."""
 
-    def send_error(self, status: int) -> None:
-        """Encode a whole response of our own."""
+    def send_error(self, status: int, has_body: bool = True) -> None:
+        """Encode a whole response of our own, for HEAD its head."""
 
 
 class Turn(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,14 +13,18 @@ from headrace.cli.failure import STARTUP_FAILURE, report_failure
 from headrace.cli.options import TableCommand, given_arguments, load_config
 from headrace.config import Config, Row, load_env_file, rows
 from headrace.errors import HeadraceError
-from headrace.net.addresses import addresses_of, parse_mode
+from headrace.middleware.trusted_proxies import warnings
+from headrace.net.addresses import addresses_of
 from headrace.net.tls import TLSContexts, is_tls_wanted
+from headrace.server.loops import loop_factory
+from headrace.telemetry import read_log_config
 from headrace.telemetry.access_template import TemplateText
 
 _HELP = """Check the configuration and the application, start nothing.
 
 Prints each option with its value and where it came from. The exit code is 3 if `headrace run` with the same
-arguments would refuse to start.
+arguments would refuse to start. Only the start itself can tell whether an address is free, the handlers of
+--log-config can be made, and the application's lifespan starts.
 """
 _MASK = "********"
 
@@ -46,17 +51,22 @@ def _keep_as_json(ctx: click.Context, _parameter: click.Parameter, value: bool) 
 
 
 def _validate(config: Config) -> None:
-    """Read the values whose meaning lies outside the option table: addresses, certificates, the log's format.
+    """Read the values whose meaning lies outside the option table; warn of proxies that match nothing or all.
 
     Raises:
         ConfigError: one of them is wrong.
     """
     addresses_of(config.listen)
-    parse_mode(config.listen.uds_mode)
+    loop_factory(config.process.loop)
     if is_tls_wanted(config.tls):
         TLSContexts(config.tls, config=config)
     if config.log.access_log_format not in ("uvicorn", "combined", "json"):
         TemplateText(config.log.access_log_format)
+    if config.log.log_config is not None:
+        read_log_config(Path(config.log.log_config))
+    if config.proxy.proxy_headers:
+        for sentence in warnings(config.proxy.forwarded_allow_ips):
+            click.echo(f"Warning: {sentence}", err=True)
 
 
 def _load(config: Config) -> dict[str, str]:

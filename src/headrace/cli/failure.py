@@ -6,8 +6,7 @@ import traceback
 
 import click
 
-from headrace.asgi.importer import ApplicationImportError
-from headrace.errors import HeadraceError
+from headrace.errors import ApplicationImportError, HeadraceError
 
 STARTUP_FAILURE = 3
 """uvicorn's exit code for a start that failed; here it is that of every such failure."""

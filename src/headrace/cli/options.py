@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from headrace.cli.version import version_option
 from headrace.config import Config, Row, groups, load, rows
-from headrace.config.reference import metavar, show_default
+from headrace.config.reference import metavar, show_default, unit_word
 from headrace.config.values import allowed, parse_text
 
 EPILOG = (
@@ -120,6 +120,8 @@ def _keep_given(ctx: click.Context, parameter: click.Parameter, value: Any) -> N
 def _help_text(row: Row) -> str:
     default = show_default(row)
     shown = f"  [default: {default}]" if default and default != "false" else ""
+    if row.option.unit and not default:
+        shown = f"  [in {unit_word(row)}]"
     return f"{row.option.help.rstrip('.')}.{shown}"
 
 

@@ -81,10 +81,13 @@ class ApplicationOptions:
     )
     lifespan: Literal["auto", "on", "off"] = option("auto", "Lifespan protocol", uvicorn=True)
     timeout_startup: float | None = option(
-        None, "Limit for the application's lifespan start-up; none by default", unit="s", minimum=0
+        None,
+        "Limit for the application's lifespan start-up; none by default, nor with 0",
+        unit="s",
+        minimum=0,
     )
     timeout_shutdown: float | None = option(
-        30.0, "Limit for the application's lifespan shutdown", unit="s", minimum=0
+        30.0, "Limit for the application's lifespan shutdown; 0 is none", unit="s", minimum=0
     )
     root_path: str = option("", "Prefix under which a proxy serves the application", uvicorn=True)
     root_path_mode: Literal["prefix", "asgi", "auto"] = option(
@@ -151,9 +154,10 @@ class ProxyOptions:
     )
     proxy_fields: str = option(
         "for,proto",
-        "What is taken of X-Forwarded-*: for, proto, host, port, prefix, or all; name only what the proxy "
-        "sets or removes itself, because clients can send the rest",
+        "What is taken of X-Forwarded-* and Forwarded: for, proto, host, port, prefix, or all; name only "
+        "what the proxy sets or removes itself, because clients can send the rest",
         metavar="FIELDS",
+        joined_by=",",
     )
 
 

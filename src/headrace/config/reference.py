@@ -87,6 +87,11 @@ def metavar(row: Row) -> str:
     return words.get(row.kind, "TEXT")
 
 
+def unit_word(row: Row) -> str:
+    """What a number counts, as a word."""
+    return "seconds" if row.option.unit == "s" else row.option.unit
+
+
 def write_documents(folder: Path) -> None:
     """Write both documents into a folder that exists."""
     (folder / "reference.md").write_text(make_reference(), encoding="utf-8")
@@ -114,7 +119,7 @@ def _range_note(row: Row) -> str:
     low, high = row.option.minimum, row.option.maximum
     notes = [f"`{row.option.fallback_env}`"] if row.option.fallback_env else []
     if row.option.unit and not show_default(row):
-        notes.append(f"in {'seconds' if row.option.unit == 's' else row.option.unit}")
+        notes.append(f"in {unit_word(row)}")
     if low is not None and high is not None:
         notes.append(f"{low:.0f} to {high:.0f}")
     elif low is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from headrace.config.options import Config
+from headrace.config.options import Config, TLSOptions
 from headrace.config.table import rows
 from headrace.errors import ConfigError
 
@@ -36,11 +36,30 @@ def _place(config: Config, name: str) -> str:
     return f"{row.key} in {source}"
 
 
+def _has_certificate(tls: TLSOptions) -> bool:
+    return tls.ssl_certfile is not None or bool(tls.ssl_sni) or tls.ssl_context_factory is not None
+
+
 def _key_needs_certificate(config: Config) -> str | None:
     tls = config.tls
     if tls.ssl_keyfile is None or tls.ssl_certfile is not None or tls.ssl_context_factory is not None:
         return None
     return f"{_place(config, 'ssl_keyfile')} needs --ssl-certfile beside it."
+
+
+def _client_certificates_need_tls(config: Config) -> str | None:
+    # uvicorn ignores both then, and serves everybody in plain text.
+    tls = config.tls
+    if _has_certificate(tls) or (not tls.ssl_cert_reqs and tls.ssl_ca_certs is None):
+        return None
+    place = _place(config, "ssl_cert_reqs" if tls.ssl_cert_reqs else "ssl_ca_certs")
+    return f"{place} asks for client certificates, but without --ssl-certfile or --ssl-sni there is no TLS."
+
+
+def _proxy_protocol_without_tls(config: Config) -> str | None:
+    if not config.listen.proxy_protocol or not _has_certificate(config.tls):
+        return None
+    return f"{_place(config, 'proxy_protocol')} and TLS exclude each other; let the proxy end TLS."
 
 
 def _uds_mode_is_octal(config: Config) -> str | None:
@@ -128,6 +147,8 @@ def _no_wsgi(config: Config) -> str | None:
 
 _RULES: tuple[Callable[[Config], str | None], ...] = (
     _key_needs_certificate,
+    _client_certificates_need_tls,
+    _proxy_protocol_without_tls,
     _uds_mode_is_octal,
     _bind_stands_alone,
     _proxy_fields_are_known,

@@ -46,7 +46,6 @@ BindAddress = TCPAddress | UnixAddress | DescriptorAddress | SystemdAddress
 
 _FORMS = "write HOST:PORT, :PORT, [v6]:PORT, unix:PATH, fd://N or systemd"
 _TCP = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:/\s]*)):(?P<port>[0-9]{1,5})", re.ASCII)
-_OCTAL_MODE = re.compile(r"(?:0o)?[0-7]{1,4}", re.ASCII)
 
 
 def parse_bind(text: str) -> BindAddress:
@@ -83,19 +82,6 @@ def addresses_of(options: ListenOptions) -> tuple[BindAddress, ...]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     return (TCPAddress(host, options.port),)
-
-
-def parse_mode(text: str) -> int:
-    """Read permissions of a Unix socket: octal digits, ``0666``, ``660`` or ``0o660``.
-
-    Raises:
-        ConfigError: it is not octal, or above 0777.
-    """
-    if _OCTAL_MODE.fullmatch(text) is None or int(text, 8) > 0o777:
-        raise ConfigError(
-            f"{text[:80]!r} is no permission of a Unix socket; write octal digits such as 0660."
-        )
-    return int(text, 8)
 
 
 def _unix(text: str) -> UnixAddress:

@@ -38,6 +38,8 @@ class RequestReceived(NamedTuple):
     """The client waits for ``100 Continue`` before it sends the body, RFC 9110 §10.1.1."""
     upgrade: bytes
     """The value of ``Upgrade`` when ``Connection`` names it and there is no body, else empty."""
+    is_forwarded: bool = False
+    """A field by which proxies speak for their clients is there: ``Forwarded`` or ``X-Forwarded-*``."""
 
 
 class DataReceived(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from time import monotonic
 from typing import Any, cast
 
 from headrace.asgi.http import HIGH_WATER_BYTES, HTTPExchange
@@ -123,12 +124,19 @@ class HTTPConnection(TimedConnection):
         if self.is_closing:
             return False
         if exchange is None:
-            return self._is_cycle_due and self.transport.get_extra_info("ssl_object") is None
-        if self.engine.state is _CLOSED or self.runtime.cancels_on_disconnect:
+            goes_on = self._is_cycle_due
+        elif self.engine.state is _CLOSED or self.runtime.cancels_on_disconnect:
             self._lose(exchange)
-            return False
-        exchange.half_close()
-        return self.transport.get_extra_info("ssl_object") is None
+            goes_on = False
+        else:
+            exchange.half_close()
+            goes_on = True
+        if goes_on and self.transport.get_extra_info("ssl_object") is None:
+            return True
+        # The transport now closes, but not before the client has taken what is still unwritten.
+        self.is_closing = True
+        self.wait_for(_LINGER, self.runtime.timeouts.write_s)
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
@@ -162,6 +170,8 @@ class HTTPConnection(TimedConnection):
             if self.is_closing:
                 self.wait_for(_LINGER, LINGER_S)
             self._wait_if_idle()
+            if self.exchange is not None and self.exchange.waits_for_body:
+                self.on_body_wanted()
         if self._is_cycle_due:
             # Not from within this call of the transport's: asyncio's must not be closed in it.
             self.runtime.loop.call_soon(self._start_due_cycle)
@@ -206,10 +216,11 @@ class HTTPConnection(TimedConnection):
         runtime = self.runtime
         self.deadline = 0.0
         self.waiting = _NOTHING
-        exchange = HTTPExchange(runtime.application, self, self._template.build(event), event)
+        application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
+        exchange = HTTPExchange(application, self, self._template.build(event), event)
         runtime.total_requests += 1
         if runtime.access_log is not None:
-            exchange.started_s = runtime.loop.time()
+            exchange.started_s = monotonic()
         if runtime.has_limits and not self._is_admitted(exchange):
             return
         self.exchange = exchange
@@ -238,7 +249,7 @@ class HTTPConnection(TimedConnection):
 
     def _shed(self, exchange: HTTPExchange) -> None:
         exchange.status = 503
-        self.engine.send_error(503)
+        self.engine.send_error(503, not exchange.is_head)
         self.log(exchange)
         self.linger()
 
@@ -337,6 +348,9 @@ class HTTPConnection(TimedConnection):
                 exchange.tell_to_end()
         elif self.waiting is _HEAD or (self.waiting is _NEXT_REQUEST and self.has_unread_bytes()):
             self.wait_for(_HEAD, LINGER_S)
+        elif self.engine.discarding and not self.is_closing:
+            # The client is still sending: closing at once could take the answer away from it.
+            self.linger()
         elif self.waiting is not _LINGER:
             self.close()
 
@@ -361,7 +375,7 @@ class HTTPConnection(TimedConnection):
         wanted = len(self.engine.pending) <= HIGH_WATER_BYTES and (
             exchange is None or exchange.buffered_bytes <= HIGH_WATER_BYTES
         )
-        if wanted is self.is_reading or self.transport.is_closing():
+        if wanted is self.is_reading or self.is_closing or self.transport.is_closing():
             return
         self.is_reading = wanted
         if wanted:

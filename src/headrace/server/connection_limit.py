@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -39,7 +40,9 @@ class ConnectionLimit:
         self._is_closed = False
 
     def admit(self, connection: Admitted) -> bool:
-        """Take in a new connection; False when it has to wait for ``on_admitted``."""
+        """Take in a connection; False when it is new and has to wait for ``on_admitted``."""
+        if connection in self._served:
+            return True
         if len(self._served) >= self._limit:
             self._waiting.append(connection)
             return False
@@ -48,10 +51,16 @@ class ConnectionLimit:
             self._pause()
         return True
 
+    def replace(self, old: Admitted, new: Admitted) -> None:
+        """``new`` takes the place of ``old``, which is served."""
+        self._served.discard(old)
+        self._served.add(new)
+
     def release(self, connection: Admitted) -> None:
         """A connection is closed: let in the next."""
         if connection not in self._served:
-            self._waiting.remove(connection)
+            with contextlib.suppress(ValueError):  # refused before it was counted
+                self._waiting.remove(connection)
             return
         self._served.discard(connection)
         if self._waiting:

@@ -63,13 +63,16 @@ class Drain:
     async def _wait(self, timeout_s: float | None) -> bool:
         """Wait until nothing is left, at most ``timeout_s``; returns whether it is so."""
         try:
-            async with asyncio.timeout(timeout_s):
-                while not self._is_over():
-                    self._news.clear()
-                    await self._news.wait()
+            # Not ``asyncio.timeout``, as the stop may run in a task that has been cancelled (3.11.2).
+            await asyncio.wait_for(self._wait_over(), timeout_s)
         except TimeoutError:
-            return False
+            return self._is_over()
         return True
+
+    async def _wait_over(self) -> None:
+        while not self._is_over():
+            self._news.clear()
+            await self._news.wait()
 
     async def _cancel(self) -> None:
         running = [exchange.task for exchange in self._runtime.running if exchange.task is not None]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
 from headrace.config import Config, load, load_env_file
-from headrace.errors import HeadraceError
+from headrace.errors import ApplicationImportError, HeadraceError
 from headrace.server.loops import loop_factory
 from headrace.server.server import Server
 from headrace.telemetry import UNSET, configure
+
+_logger = logging.getLogger("uvicorn.error")
 
 STARTUP_FAILURE = 3
 """Exit status of every start that fails, as uvicorn's."""
@@ -32,6 +36,14 @@ def configure_logging(config: Config) -> None:
     )
 
 
+def _say_what_is_served_instead(config: Config) -> None:
+    """uvicorn's choices of an implementation are taken; there is one here."""
+    if config.http.http != "auto":
+        _logger.debug("--http %s: served by headrace's own engine", config.http.http)
+    if config.websocket.ws not in ("auto", "none"):
+        _logger.debug("--ws %s: this release does not serve WebSockets yet", config.websocket.ws)
+
+
 def serve_until_signal(config: Config) -> None:
     """Serve in a loop of its own until a signal, or a limit, ends it.
 
@@ -41,6 +53,7 @@ def serve_until_signal(config: Config) -> None:
         HeadraceError: it could not start.
     """
     configure_logging(config)
+    _say_what_is_served_instead(config)
     server = Server(config)
     with asyncio.Runner(loop_factory=loop_factory(config.process.loop)) as runner, server.capture_signals():
         runner.run(server.serve_until_exit())
@@ -63,6 +76,8 @@ def run(app: Any, **options: Any) -> None:
         load_env_file(config.application.env_file)
         serve_until_signal(config)
     except HeadraceError as error:
+        if isinstance(error, ApplicationImportError) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(STARTUP_FAILURE)
 

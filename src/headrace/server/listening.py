@@ -12,7 +12,7 @@ from typing import Any
 
 from headrace.config import ListenOptions
 from headrace.net import sockets
-from headrace.net.addresses import addresses_of, parse_mode
+from headrace.net.addresses import addresses_of
 
 Factory = Callable[[], asyncio.Protocol]
 
@@ -43,7 +43,7 @@ class Listeners:
         if given is not None:
             self.announcements = [f"{scheme}://{sockets.describe(sock)}" for sock in given]
             return
-        mode = parse_mode(options.uds_mode)
+        mode = int(options.uds_mode, 8)
         try:
             for address in addresses_of(options):
                 bound = sockets.bind(address, backlog=options.backlog, unix_mode=mode)

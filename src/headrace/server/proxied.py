@@ -34,6 +34,18 @@ class ProxiedConnection(asyncio.Protocol):
         if not self._trusted.trusts_peer(peer_address(self._transport), local_address(self._transport)):
             self._refuse("not a trusted proxy (--forwarded-allow-ips)")
             return
+        limit = self._runtime.connection_limit
+        if limit is not None and not limit.admit(self):
+            self._transport.pause_reading()
+            return
+        self._start_clock()
+
+    def on_admitted(self) -> None:
+        """It had to wait for ``--limit-connections``, and now is served."""
+        self._transport.resume_reading()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
         timeout_s = self._runtime.timeouts.header_s
         if timeout_s:
             self._timer = self._runtime.loop.call_later(timeout_s, self._transport.abort)
@@ -50,6 +62,8 @@ class ProxiedConnection(asyncio.Protocol):
             return
         self._leave()
         connection = HTTPConnection(self._runtime, header.client, header.server)
+        if self._runtime.connection_limit is not None:
+            self._runtime.connection_limit.replace(self, connection)
         self._transport.set_protocol(connection)
         connection.connection_made(self._transport)
         rest = self._buffer[header.consumed :]
@@ -59,6 +73,8 @@ class ProxiedConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """It went before its header was whole."""
         self._leave()
+        if self._runtime.connection_limit is not None:
+            self._runtime.connection_limit.release(self)
         self._runtime.on_connection_lost()
 
     def on_sweep(self, now: float) -> None:

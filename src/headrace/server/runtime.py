@@ -14,9 +14,9 @@ from headrace.config import Config
 from headrace.protocol.http1 import HeadParser, HTTP1Limits, ResponseDefaults
 from headrace.server.bad_requests import BadRequestLog
 from headrace.server.connection_limit import ConnectionLimit
+from headrace.server.stack import Stack
 from headrace.server.turn import Turn
 from headrace.telemetry import AccessLog
-from headrace.types import ASGIApplication
 
 
 class OpenConnection(Protocol):
@@ -65,23 +65,23 @@ class Runtime:
     """
 
     __slots__ = (
-        "access_log", "application", "bad_requests", "cancels_on_disconnect", "connection_limit",
+        "access_log", "bad_requests", "cancels_on_disconnect", "connection_limit",
         "connections", "defaults", "has_limits", "is_draining", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
-        "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "start", "state", "sweep_s",
-        "timeouts", "total_requests", "turn",
+        "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "stack", "start", "state",
+        "sweep_s", "timeouts", "total_requests", "turn",
     )  # fmt: skip
 
     def __init__(
         self,
         config: Config,
-        application: ASGIApplication,
+        stack: Stack,
         state: dict[str, Any],
         turn: Turn,
         access_log: AccessLog | None,
     ) -> None:
         http = config.http
-        self.application = application
+        self.stack = stack
         self.state = state
         self.access_log = access_log
         self.loop = asyncio.get_running_loop()

@@ -22,6 +22,7 @@ from headrace.config import Config
 from headrace.errors import ConfigError, WorkerError
 from headrace.middleware.trusted_proxies import TrustedProxies, warnings
 from headrace.net import systemd
+from headrace.net.addresses import addresses_of
 from headrace.net.tls import TLSContexts, is_tls_wanted
 from headrace.server.connection import HTTPConnection
 from headrace.server.connection_limit import ConnectionLimit
@@ -29,7 +30,7 @@ from headrace.server.drain import Drain
 from headrace.server.listening import Factory, Listeners
 from headrace.server.proxied import ProxiedConnection
 from headrace.server.runtime import Runtime
-from headrace.server.stack import build_stack
+from headrace.server.stack import Stack, build_stack
 from headrace.server.sweep import Sweep
 from headrace.server.turn import Turn
 from headrace.telemetry import AccessLog
@@ -155,6 +156,10 @@ class Server:
             raise ConfigError("--proxy-protocol and TLS exclude each other: let the proxy end TLS")
         for warning in warnings(config.proxy.forwarded_allow_ips) if config.proxy.proxy_headers else ():
             _logger.warning("%s", warning)
+        # What can be wrong without the application is found before it is started.
+        addresses_of(config.listen)
+        if config.log.access_log:
+            self._access_log = AccessLog(config.log.access_log_format)
         _logger.info("Started server process [%d]", os.getpid())
         # Tasks of requests start from the context that was current here: nothing that the lifespan, another
         # request or a connection's callback sets is seen in them.
@@ -162,8 +167,8 @@ class Server:
         lifespan = self._lifespan = Lifespan(
             application,
             config.application.lifespan,
-            config.application.timeout_startup,
-            config.application.timeout_shutdown,
+            config.application.timeout_startup or None,
+            config.application.timeout_shutdown or None,
         )
         # A signal that comes before the application has started ends the start.
         self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, lifespan.give_up)
@@ -230,15 +235,13 @@ class Server:
 
     async def _listen(
         self,
-        stack: Any,
+        stack: Stack,
         lifespan: Lifespan,
         context: contextvars.Context,
         sockets: list[socket.socket] | None,
     ) -> None:
         config = self.config
         tls = self._tls
-        if config.log.access_log:
-            self._access_log = AccessLog(config.log.access_log_format, clock=asyncio.get_running_loop().time)
         access_log = self._access_log if self._access_log is not None and self._access_log.enabled else None
         turn = Turn(asyncio.get_running_loop(), context)
         listeners = Listeners(config.listen, "http" if tls is None else "https", sockets)
@@ -278,10 +281,10 @@ class Server:
 
     async def _keep_accepting(self, delay_s: float) -> None:
         """Give a load balancer time to notice; and take in what the kernel has queued already."""
-        end = asyncio.get_running_loop().time() + delay_s
+        # Not ``asyncio.timeout``: before 3.11.3 it ends as a cancellation in a task that has been cancelled,
+        # as that which serves may have been; and the listeners would stay open.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
-                await self._forced.wait()
+            await asyncio.wait_for(self._forced.wait(), delay_s)
         for _ in range(3):
             await asyncio.sleep(0)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 from headrace.config import Config
 from headrace.config.rules import proxy_fields
@@ -16,12 +15,21 @@ def _proxy_headers(config: Config, application: ASGIApplication) -> ASGIApplicat
     return ProxyHeaders(application, config.proxy.forwarded_allow_ips, fields=fields)
 
 
-def build_stack(config: Config, application: ASGIApplication) -> ASGIApplication:
+class Stack(NamedTuple):
+    """The application in its layers.
+
+    Attributes:
+        whole: with every layer that is on.
+        unforwarded: for requests without a forwarding field, to which the outermost layer has nothing to
+            do; the engine knows which these are, the layer would have to look at every field of each.
+    """
+
+    whole: ASGIApplication
+    unforwarded: ASGIApplication
+
+
+def build_stack(config: Config, application: ASGIApplication) -> Stack:
     """Wrap the application in the layers that are on; a layer that is off is not there."""
-    layers = [
-        (config.proxy.proxy_headers, partial(_proxy_headers, config)),
-    ]
-    for is_on, wrap in reversed(layers):
-        if is_on:
-            application = wrap(application)
-    return application
+    if not config.proxy.proxy_headers:
+        return Stack(application, application)
+    return Stack(_proxy_headers(config, application), application)

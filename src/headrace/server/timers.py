@@ -14,6 +14,7 @@ import asyncio
 import select
 import sys
 from enum import Enum, auto
+from time import monotonic
 from typing import cast
 
 from headrace.asgi.http import HTTPExchange
@@ -142,7 +143,7 @@ class TimedConnection(asyncio.Protocol):
             exchange.status or 499,
             exchange.sent_bytes,
             exchange.started_s,
-            self.runtime.loop.time(),
+            monotonic(),
             exchange.response_headers,
         ))  # fmt: skip
 

@@ -16,7 +16,7 @@ from headrace.telemetry.log_formatters import (
     DefaultFormatter,
     JSONFormatter,
 )
-from headrace.telemetry.logs import LOG_LEVELS, LOGGING_CONFIG, UNSET, Unset, configure
+from headrace.telemetry.logs import LOG_LEVELS, LOGGING_CONFIG, UNSET, Unset, configure, read_log_config
 
 __all__ = [
     "LOGGING_CONFIG",
@@ -31,4 +31,5 @@ __all__ = [
     "JSONFormatter",
     "Unset",
     "configure",
+    "read_log_config",
 ]

@@ -81,12 +81,17 @@ class TemplateText:
             %-formatting may stand before ``s``, and ``d`` fits the atoms that are numbers.
 
     Raises:
-        ConfigError: an atom is unknown, or a per cent sign begins none.
+        ConfigError: an atom is unknown, a per cent sign begins none, or there is no atom at all.
     """
 
     def __init__(self, template: str) -> None:
         self._atoms: list[Atom] = []
         self._format = _PLACE.sub(self._compile_place, template)
+        if not self._atoms:
+            raise ConfigError(
+                f"The access log format {template[:80]!r} is none of uvicorn, combined, json, "
+                "and holds no atom such as %(r)s."
+            )
 
     def lines(self, entries: Sequence[AccessEntry], wall_offset_s: float) -> list[str]:
         """See ``LineFormat``."""

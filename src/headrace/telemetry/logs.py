@@ -165,27 +165,45 @@ def _apply_users(log_config: LogConfig, use_colors: bool | None) -> None:
     elif isinstance(log_config, Mapping):
         _apply_mapping(_with_colours(log_config, use_colors), "log_config")
     elif isinstance(log_config, (str, os.PathLike)):
-        _apply_file(Path(log_config))
+        loaded = read_log_config(Path(log_config))
+        if isinstance(loaded, configparser.RawConfigParser):
+            _apply_ini(loaded, str(log_config))
+        else:
+            _apply_mapping(loaded, str(log_config))
     else:
         _apply_ini(_parse_ini(log_config.read(), "log_config"), "log_config")
 
 
-def _apply_file(path: Path) -> None:
+def read_log_config(path: Path) -> Mapping[str, Any] | configparser.RawConfigParser:
+    """What a file of ``--log-config`` holds; nothing is applied, no handler is made.
+
+    Returns:
+        A ``ConfigParser`` for .ini, else the mapping at the file's top.
+
+    Raises:
+        ConfigError: it cannot be read or parsed, is no mapping, or the extra ``yaml`` is missing.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise ConfigError(f"The logging configuration {str(path)!r} cannot be read: {reason}.") from exc
     if path.suffix == ".json":
-        try:
-            loaded = json.loads(text)
-        except ValueError as exc:
-            raise _wrong(str(path), exc) from exc
-        _apply_mapping(loaded, str(path))
+        loaded = _parse_json(text, str(path))
     elif path.suffix in (".yaml", ".yml"):
-        _apply_mapping(_parse_yaml(text, str(path)), str(path))
+        loaded = _parse_yaml(text, str(path))
     else:
-        _apply_ini(_parse_ini(text, str(path)), str(path))
+        return _parse_ini(text, str(path))
+    if not isinstance(loaded, Mapping):
+        raise ConfigError(f"The logging configuration {str(path)!r} must be a mapping at its top.")
+    return loaded
+
+
+def _parse_json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as exc:
+        raise _wrong(name, exc) from exc
 
 
 def _parse_yaml(text: str, name: str) -> Any:
@@ -201,9 +219,7 @@ def _parse_yaml(text: str, name: str) -> Any:
         raise _wrong(name, exc) from exc
 
 
-def _apply_mapping(configuration: Any, name: str) -> None:
-    if not isinstance(configuration, Mapping):
-        raise ConfigError(f"The logging configuration {name!r} must be a mapping at its top.")
+def _apply_mapping(configuration: Mapping[str, Any], name: str) -> None:
     with uvicorn_names(_LOGGING_NAMES, _CONFIG_NAMES, needed=names_uvicorn(configuration)):
         try:
             logging.config.dictConfig(dict(configuration))
@@ -233,7 +249,8 @@ def _wrong(name: str, exc: BaseException) -> ConfigError:
     reasons = [_one_line(exc)]
     while exc.__cause__ is not None:
         exc = exc.__cause__
-        reasons.append(_one_line(exc))
+        if (reason := _one_line(exc)) not in reasons[-1]:
+            reasons.append(reason)
     return ConfigError(f"The logging configuration {name!r} is wrong: {': '.join(reasons)}.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from vectors import GET, POST_CHUNKED, VECTORS, Serving, Vector, pieces
 
@@ -95,6 +97,34 @@ def test_a_remembered_head_gives_the_same_event_and_state() -> None:
     again = engine.receive_data(GET)
     assert again == first
     assert again is not first
+
+
+def test_pipelined_requests_are_parsed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    parse = HeadParser.parse
+
+    def counting(self: HeadParser, head: bytes) -> Any:
+        parsed.append(len(head))
+        return parse(self, head)
+
+    monkeypatch.setattr(HeadParser, "parse", counting)
+    engine = engine_of()
+    count = 100
+    events = engine.receive_data(GET * count)
+    while events:
+        answer(engine)
+        events = engine.start_next_cycle() or ()
+    # All of it once, to see whether it is one head, and each head for itself.
+    assert sum(parsed) == 2 * count * len(GET)
+
+
+@pytest.mark.parametrize("status", [408, 500, 503])
+def test_an_error_for_head_has_no_body(status: int) -> None:
+    engine = engine_of()
+    engine.send_error(status, has_body=False)
+    sent = engine.data_to_send()
+    assert sent.endswith(b"connection: close\r\n\r\n")
+    assert b"content-length: 0\r\n" not in sent
 
 
 def test_a_remembered_head_does_not_match_inside_another() -> None:

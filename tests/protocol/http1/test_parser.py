@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import httptools
 import pytest
 from hypothesis import example, given, settings
@@ -122,6 +124,23 @@ def test_targets(target: bytes, path: bytes, query: bytes) -> None:
 )  # fmt: skip
 def test_targets_that_are_refused(target: bytes) -> None:
     assert status_of(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target) == 400
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"POST / HTTP/1.1\r\ncontent-length: 100000\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\nexpect: x\r\ncontent-length: 100000\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\n\r\nPOST / HTTP/1.0\r\ncontent-length: 100000\r\n\r\n",
+    ],
+)
+def test_a_bad_head_leaves_nothing_behind_for_other_connections(bad: bytes) -> None:
+    # One parser serves all: llhttp must not go on waiting for the body of what was refused.
+    parser = HeadParser(HTTP1Limits())
+    with contextlib.suppress(RemoteProtocolError):
+        parser.parse_if_whole(bad)
+    event = parser.parse(b"GET /x HTTP/1.1\r\nhost: b\r\n\r\n").event
+    assert (event.raw_path, event.headers) == (b"/x", [(b"host", b"b")])
 
 
 def test_an_absolute_target_does_not_change_what_others_share() -> None:

@@ -177,7 +177,10 @@ class HTTP1Engine:
                 return None if self._eof else NO_EVENTS
             data = self.pending
             self.pending = b""
-            events = self.receive_data(data)
+            try:
+                events = self._receive_head(data, is_alone=False)
+            except RemoteProtocolError as error:
+                events = self._fail(error)
             if self._eof and (self.state is _IDLE or self.state is _BODY):
                 # The rest of an incomplete request will not come, so it does not begin.
                 self.state = _CLOSED
@@ -194,14 +197,21 @@ class HTTP1Engine:
         """Give back what only makes the next request faster; for connections that have gone idle."""
         self._last = self._last_bytes = None
 
-    def _receive_head(self, data: bytes) -> Sequence[Event]:
+    def _receive_head(self, data: bytes, is_alone: bool = True) -> Sequence[Event]:
+        """Take bytes at the place of a head.
+
+        Args:
+            data: as they came.
+            is_alone: most likely they are one head. Of pipelined ones each would be parsed with all behind
+                it, which costs the square of their number.
+        """
         if self._partial is None:
             if data[:1] in b"\r\n":
                 # RFC 9112 §2.2: empty lines before a request are skipped.
                 data = data.lstrip(b"\r\n")
                 if not data:
                     return NO_EVENTS
-            if data.endswith(b"\r\n\r\n") and len(data) <= self._parser.limits.head_bytes:
+            if is_alone and data.endswith(b"\r\n\r\n") and len(data) <= self._parser.limits.head_bytes:
                 head = self._parser.parse_if_whole(data)
                 if head is not None:
                     return self._begin_whole(head, data)
@@ -332,9 +342,9 @@ class HTTP1Engine:
 
     # Sending
 
-    def send_error(self, status: int) -> None:
-        """Answer by ourselves, and let the connection end."""
-        self._out.append(error_response(self._defaults, status))
+    def send_error(self, status: int, has_body: bool = True) -> None:
+        """Answer by ourselves, to HEAD without the body, and let the connection end."""
+        self._out.append(error_response(self._defaults, status, has_body))
         self.keep_alive = False
 
     def send_continue(self) -> None:
@@ -405,7 +415,7 @@ class HTTP1Engine:
         if own_date or own_server:
             parts[0] = self._defaults.head_without(status, date=own_date, server=own_server)
         else:
-            parts[0] = self._defaults.head(status)
+            parts[0] = self._defaults.heads.get(status) or self._defaults.head(status)
         self.keep_alive = keep_alive
         self._must_frame = has_body and length is None
         self._chunked_response = False

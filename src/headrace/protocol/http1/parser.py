@@ -27,12 +27,15 @@ MAX_LENGTH_DIGITS = 18
 METHOD = re.compile(rb"[A-Z][A-Z_-]* [/*!-~]+ HTTP/")
 """Telling an unknown method from noise."""
 
-_DECISIVE = frozenset({
-    b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade",
+_FORWARDING = frozenset({
+    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
+    b"x-forwarded-proto",
 })  # fmt: skip
-"""The fields a head is checked and framed by."""
 
-_LISTS = frozenset({b"connection", b"upgrade"})
+_LISTS = frozenset({b"connection", b"upgrade"}) | _FORWARDING
+
+_DECISIVE = _LISTS | {b"content-length", b"expect", b"host", b"transfer-encoding"}
+"""The fields a head is checked, framed and routed by."""
 
 _NAMES = {
     spelling: name
@@ -91,7 +94,8 @@ class HeadParser:
     """Feeds heads to llhttp.
 
     One serves all connections of a worker: heads are fed whole, so nothing of a connection stays behind.
-    llhttp is made again when a head has left it in the middle of a message, waiting for a body.
+    llhttp is made again unless a head has left it at the end of one good message: else it could wait for a
+    body, and take the next head, another connection's, for it.
     """
 
     __slots__ = ("_decisive", "_ends", "_fields", "_llhttp", "_target", "_targets", "limits")
@@ -151,8 +155,13 @@ class HeadParser:
                 414, 431).
         """
         upgrades = self._feed(head)
-        checked = self._check(head, upgrades)
-        if self._ends == 0 or not checked.keep_alive:
+        try:
+            checked = self._check(head, upgrades)
+        except RemoteProtocolError:
+            # It may wait for the body of what has been refused: the next head would be taken for that.
+            self._llhttp = None
+            raise
+        if self._ends != 1 or self._targets != 1 or not checked.keep_alive:
             self._llhttp = None
         return checked
 
@@ -248,6 +257,7 @@ class HeadParser:
             expects_continue,
             # RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored; so is one that brings a body.
             fields.get(b"upgrade", b"") if upgrades and version == "1.1" and body_length == 0 else b"",
+            not _FORWARDING.isdisjoint(fields),
         )
         return Head(event, body_length, _keeps_alive(fields.get(b"connection"), version), upgrades)
 

@@ -23,6 +23,9 @@ class ResponseDefaults:
         fields: further default fields, (name, value) byte pairs; ``server`` or ``date`` among them stand in
             place of ours.
 
+    Attributes:
+        heads: by status, what ``head`` has made since the last ``set_date``.
+
     Raises:
         ValueError: a field that cannot be sent.
     """
@@ -38,18 +41,18 @@ class ResponseDefaults:
         self._server = b"" if server is None or b"server" in names else b"server: %b\r\n" % server
         self._fields = b"".join(_serialised(name, value) for name, value in fields)
         self._date = b""
-        self._heads: dict[int, bytes] = {}
+        self.heads: dict[int, bytes] = {}
 
     def set_date(self, value: bytes) -> None:
         """Take the Date of the next second, an IMF-fixdate."""
         self._date = b"date: %b\r\n" % value if self._send_date else b""
-        self._heads.clear()
+        self.heads.clear()
 
     def head(self, status: int) -> bytes:
         """Status line and default fields, up to the application's own fields."""
-        head = self._heads.get(status)
+        head = self.heads.get(status)
         if head is None:
-            head = self._heads[status] = self.head_without(status, date=False, server=False)
+            head = self.heads[status] = self.head_without(status, date=False, server=False)
         return head
 
     def head_without(self, status: int, *, date: bool, server: bool) -> bytes:
@@ -68,8 +71,11 @@ def _serialised(name: bytes, value: bytes) -> bytes:
     return line.line if isinstance(line, SpecialLine) else line
 
 
-def error_response(defaults: ResponseDefaults, status: int) -> bytes:
-    """A whole response that the server gives by itself and closes behind; 400 has uvicorn's words."""
+def error_response(defaults: ResponseDefaults, status: int, has_body: bool = True) -> bytes:
+    """A whole response that the server gives by itself and closes behind; 400 has uvicorn's words.
+
+    Without its body it is the answer to HEAD, RFC 9110 §9.3.2.
+    """
     phrase = _PHRASES.get(status, b"")
     body = b"Invalid HTTP request received." if status == 400 else phrase
     retry = b"retry-after: 1\r\n" if status == 503 else b""
@@ -79,6 +85,6 @@ def error_response(defaults: ResponseDefaults, status: int) -> bytes:
             defaults.head(status),
             retry,
             len(body),
-            body,
+            body if has_body else b"",
         )
     )
