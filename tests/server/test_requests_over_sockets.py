@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from live import MIB, LiveServer, eventually, numbered, read_body, respond
+from live import MIB, SHORT_S, LiveServer, eventually, numbered, read_body, respond
 
 Serve = Callable[..., LiveServer]
 
@@ -435,6 +435,19 @@ class TestTooLargeBodies:
         client.send(b"%x\r\n" % 2000 + b"x" * 2000 + b"\r\n")
         # Too late for 413: the response is cut, without its last chunk.
         assert client.is_ended()
+
+    def test_behind_the_head_of_a_response_that_ends_with_the_connection(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            await read_body(receive)
+
+        client = serve(application, timeout_body=SHORT_S).connect()
+        client.send(b"POST / HTTP/1.0\r\ncontent-length: 9\r\n\r\n")
+        assert client.read_until(b"begun")
+        # A clean end would say that "begun" was all.
+        with pytest.raises(ConnectionResetError):
+            client.sock.recv(1)
 
     def test_just_fits(self, serve: Serve) -> None:
         assert serve(echo, **self.LIMIT).connect().request(method="POST", body=b"x" * 1000).status == 200

@@ -234,6 +234,27 @@ class TestWrite:
             assert piece, f"cut behind {received} bytes"
             received += len(piece)
 
+    def test_reader_that_stalls_behind_its_end_is_cut(self, serve: Serve) -> None:
+        # Less is unwritten than puts the brake on, the response is complete, and the client has sent its end.
+        complete = asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            (connection,) = server.server.runtime.connections
+            await send({"type": "http.response.start", "status": 200})
+            while not connection.transport.get_write_buffer_size():
+                await send({"type": "http.response.body", "body": b"x" * 20_000, "more_body": True})
+                for _ in range(2):
+                    await asyncio.sleep(0)
+            await send({"type": "http.response.body"})
+            complete.set()
+
+        server = serve(application, **NEVER | {"timeout_write": SHORT_S})
+        client = server.connect()
+        client.send(GET)
+        eventually(complete.is_set)
+        client.half_close()
+        eventually(lambda: not server.server.runtime.connections, "the end of the stalled reader")
+
 
 def unwritten_now(connection: Any) -> int:
     return int(connection.transport.get_write_buffer_size())
@@ -260,24 +281,3 @@ def test_none_when_zero(without_any: LiveServer, sent: bytes) -> None:
     elif sent.startswith(b"POST"):
         eventually(lambda: runtime.running and next(iter(runtime.running)).waits_for_body)
     assert [has_deadline for _, has_deadline in waits(without_any)] == [False]
-
-    def test_reader_that_stalls_behind_its_end_is_cut(self, serve: Serve) -> None:
-        # Less is unwritten than puts the brake on, the response is complete, and the client has sent its end.
-        complete = asyncio.Event()
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            (connection,) = server.server.runtime.connections
-            await send({"type": "http.response.start", "status": 200})
-            while not connection.transport.get_write_buffer_size():
-                await send({"type": "http.response.body", "body": b"x" * 20_000, "more_body": True})
-                for _ in range(2):
-                    await asyncio.sleep(0)
-            await send({"type": "http.response.body"})
-            complete.set()
-
-        server = serve(application, **NEVER | {"timeout_write": SHORT_S})
-        client = server.connect()
-        client.send(GET)
-        eventually(complete.is_set)
-        client.half_close()
-        eventually(lambda: not server.server.runtime.connections, "the end of the stalled reader")

@@ -169,10 +169,15 @@ class HTTPExchange:
             self._engine.drop_headers()
         self._wake()
 
-    def fail(self, error: RemoteProtocolError) -> None:
-        """The rest of the request is broken: answer if nothing has been sent, and end."""
-        self._answer_instead(error.status)
+    def fail(self, error: RemoteProtocolError) -> bool:
+        """The rest of the request is broken: answer if nothing has been sent, and end.
+
+        Returns:
+            Whether it was answered; else the response has begun and must be cut.
+        """
+        is_answered = self._answer_instead(error.status)
         self.disconnect()
+        return is_answered
 
     def flush_head(self) -> None:
         """Let the head go without waiting longer for the body."""

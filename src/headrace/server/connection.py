@@ -258,10 +258,10 @@ class HTTPConnection(TimedConnection):
         if is_tls_client_hello(data) and self.transport.get_extra_info("ssl_object") is None:
             reason = "it speaks TLS to a port without TLS (give --ssl-certfile, or use http://)"
         self.runtime.bad_requests.add(self.client, reason, data)
-        if self.exchange is not None:
-            self.exchange.fail(error)
-            self.end_exchange(self.exchange)
-        self.linger()
+        if self.exchange is None:
+            self.linger()
+        else:
+            self.give_up(self.exchange, error)
 
     # The exchange's side: Stream
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
+
+RETRY_S = 1.0
+"""Time between two tries to accept again when the process is out of file descriptors."""
+
+_logger = logging.getLogger("uvicorn.error")
 
 
 class Admitted(Protocol):
@@ -38,6 +44,7 @@ class ConnectionLimit:
         self._waiting: deque[Admitted] = deque()
         self._resuming: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._is_paused = False
 
     def admit(self, connection: Admitted) -> bool:
         """Take in a connection; False when it is new and has to wait for ``on_admitted``."""
@@ -48,7 +55,7 @@ class ConnectionLimit:
             return False
         self._served.add(connection)
         if len(self._served) == self._limit:
-            self._pause()
+            self._stop_accepting()
         return True
 
     def replace(self, old: Admitted, new: Admitted) -> None:
@@ -68,7 +75,7 @@ class ConnectionLimit:
             self._served.add(admitted)
             admitted.on_admitted()
             return
-        if len(self._served) == self._limit - 1 and not self._is_closed:
+        if self._is_paused and (self._resuming is None or self._resuming.done()):
             self._resuming = asyncio.get_running_loop().create_task(self._accept_again())
 
     async def close(self) -> None:
@@ -77,7 +84,18 @@ class ConnectionLimit:
         if self._resuming is not None:
             await asyncio.wait([self._resuming])
 
+    def _stop_accepting(self) -> None:
+        self._is_paused = True
+        self._pause()
+
     async def _accept_again(self) -> None:
-        await self._resume()
+        while self._is_paused and len(self._served) < self._limit and not self._is_closed:
+            try:
+                await self._resume()
+            except OSError as error:
+                _logger.error("Cannot accept connections, trying again: %s", error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._is_paused = False
         if len(self._served) >= self._limit:
-            self._pause()
+            self._stop_accepting()

@@ -83,10 +83,18 @@ class Listeners:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        for sock in self.sockets:
-            duplicate = socket.socket(fileno=os.dup(sock.fileno()))
-            duplicate.setblocking(False)
-            self.servers.append(await self._serve(loop, sock, duplicate))
+        servers: list[asyncio.AbstractServer] = []
+        try:
+            for sock in self.sockets:
+                duplicate = socket.socket(fileno=os.dup(sock.fileno()))
+                duplicate.setblocking(False)
+                servers.append(await self._serve(loop, sock, duplicate))
+        except BaseException:
+            for server in servers:
+                server.close()
+            raise
+        # All or none: a pause in between finds nothing to stop, and whoever paused looks again.
+        self.servers = servers
 
     async def _serve(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, duplicate: socket.socket

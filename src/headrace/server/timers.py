@@ -11,7 +11,10 @@ ends of a connection are here too, because most of them come of a deadline.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
+import struct
 import sys
 from enum import Enum, auto
 from time import monotonic
@@ -97,7 +100,18 @@ class TimedConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
         self.is_closing = True
+        if self.engine.is_close_delimited:
+            self._reset_on_close()
         self.transport.abort()
+
+    def _reset_on_close(self) -> None:
+        """Where the end of the connection is the end of the body, only a reset says that it is not."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return
+        # The options belong to the connection, not to the descriptor.
+        with socket.socket(fileno=os.dup(sock.fileno())) as duplicate:
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def wait_for(self, what: Waiting, timeout_s: float) -> None:
         """Set the deadline; a timeout of 0 sets none."""
@@ -202,9 +216,16 @@ class TimedConnection(asyncio.Protocol):
         if not exchange.waits_for_body:
             return
         self.runtime.bad_requests.add(self.client, "its body did not come in time (408)", b"")
-        exchange.fail(RemoteProtocolError("The body did not come in time", 408))
+        self.give_up(exchange, RemoteProtocolError("The body did not come in time", 408))
+
+    def give_up(self, exchange: HTTPExchange, error: RemoteProtocolError) -> None:
+        """Answer a request whose rest is broken, or leave its response visibly incomplete."""
+        is_answered = exchange.fail(error)
         self.end_exchange(exchange)
-        self.linger()
+        if self.engine.is_close_delimited and not is_answered:
+            self.abort()
+        else:
+            self.linger()
 
     def _check_progress(self) -> None:
         """The client has taken too little to be under the mark; has it taken anything?"""

@@ -39,6 +39,12 @@ from headrace.telemetry.log_formatters import ACCESS_FMT, ACCESS_LOGGER, AccessF
 _log = logging.getLogger("uvicorn.error")
 
 
+BATCH_ENTRIES = 32
+"""Waiting entries above which they are written at once. Each holds its request's scope: thousands of them,
+as gather in a tenth of a second, push everything else out of the processor's caches (measured: 8 us a request
+against 3)."""
+
+
 class AccessLog:
     """Writes a line for each exchange it is given.
 
@@ -115,8 +121,14 @@ class AccessLog:
         if handler is not None:
             line_format = self._format_for(handler.formatter)
             plain = None if line_format is None else (handler, line_format)
-        self.add = self._emit if plain is None else self._entries.append
+        self.add = self._emit if plain is None else self._append
         return plain
+
+    def _append(self, entry: AccessEntry) -> None:
+        entries = self._entries
+        entries.append(entry)
+        if len(entries) >= BATCH_ENTRIES:
+            self.flush()
 
     def _format_for(self, formatter: logging.Formatter | None) -> LineFormat | None:
         """What writes the lines ``formatter`` would write, or None when only it can."""

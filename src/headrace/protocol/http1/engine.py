@@ -125,6 +125,11 @@ class HTTP1Engine:
         return self._chunked_response
 
     @property
+    def is_close_delimited(self) -> bool:
+        """The body of the response under way ends with the connection, RFC 9112 §6.3."""
+        return self._version_1_0 and self._must_frame
+
+    @property
     def is_abandoning_body(self) -> bool:
         """The connection ends although the client is still sending a body."""
         return self.state is _CLOSED and (self._body_left > 0 or self._decoder is not None)
