@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from vectors import GET, POST_CHUNKED
 
 from headrace.protocol.http1 import HeadParser, HTTP1Engine, HTTP1Limits, ResponseDefaults
-from headrace.protocol.http1.engine import LARGE_BYTES, State
+from headrace.protocol.http1.engine import State
+from headrace.protocol.http1.responder import LARGE_BYTES
 from headrace.protocol.http1.response import error_response
 from headrace.types import Headers
 
