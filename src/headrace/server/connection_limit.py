@@ -75,7 +75,9 @@ class ConnectionLimit:
             self._served.add(admitted)
             admitted.on_admitted()
             return
-        if self._is_paused and (self._resuming is None or self._resuming.done()):
+        if self._is_closed or not self._is_paused:
+            return
+        if self._resuming is None or self._resuming.done():
             self._resuming = asyncio.get_running_loop().create_task(self._accept_again())
 
     async def close(self) -> None:

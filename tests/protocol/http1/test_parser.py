@@ -275,6 +275,7 @@ SHARED = HeadParser(HTTP1Limits())
     st.one_of(st.none(), _noise),
 )
 @example(b"GET / HTTP/1.1", True, b"X: y\r\n", None)
+@example(b"GET / HTTP/1.1", True, b"Proxy-Connection: close\r\n", None)
 def test_what_is_accepted_llhttp_reports_the_same(line, has_host, fields, noise) -> None:
     head = line + b"\r\n" + (b"Host: a\r\n" if has_host else b"") + fields + b"\r\n"
     if noise is not None:

@@ -32,7 +32,7 @@ _FORWARDING = frozenset({
     b"x-forwarded-proto",
 })  # fmt: skip
 
-_LISTS = frozenset({b"connection", b"upgrade"}) | _FORWARDING
+_LISTS = frozenset({b"connection", b"proxy-connection", b"upgrade"}) | _FORWARDING
 
 _DECISIVE = _LISTS | {b"content-length", b"expect", b"host", b"transfer-encoding"}
 """The fields a head is checked, framed and routed by."""
@@ -259,7 +259,11 @@ class HeadParser:
             fields.get(b"upgrade", b"") if upgrades and version == "1.1" and body_length == 0 else b"",
             not _FORWARDING.isdisjoint(fields),
         )
-        return Head(event, body_length, _keeps_alive(fields.get(b"connection"), version), upgrades)
+        keep_alive = _keeps_alive(fields.get(b"connection"), version)
+        if b"proxy-connection" in fields:
+            # llhttp reads it like Connection and reads no further; RFC 9112 Appendix C.2.2.
+            keep_alive = keep_alive and _keeps_alive(fields[b"proxy-connection"], version)
+        return Head(event, body_length, keep_alive, upgrades)
 
     def _merged(self) -> dict[bytes, bytes]:
         """The deciding fields when one comes more than once: joined as a list, or refused."""
