@@ -28,7 +28,7 @@ from headrace.types import Receive, Send
 
 T = TypeVar("T")
 
-TIME_SCALE = float(os.environ.get("HEADRACE_TEST_TIME_SCALE", "1"))
+TIME_SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
 """Multiplies every duration of the tests; raise it on a slow machine."""
 
 PATIENCE_S = 15.0 * TIME_SCALE
