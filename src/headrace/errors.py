@@ -55,13 +55,19 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the protocol.
+    """The peer broke the protocol. Each engine gives the answer in its own protocol's number.
 
     Args:
         message: what happened, with the value cut to 80 characters.
         status: the HTTP status that answers it, 400 to 599.
+        error_code: of HTTP/2, RFC 9113 §7; 1 is PROTOCOL_ERROR.
+        close_code: of WebSocket, RFC 6455 §7.4; 1002 is a protocol error.
     """
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(
+        self, message: str, status: int = 400, *, error_code: int = 1, close_code: int = 1002
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.error_code = error_code
+        self.close_code = close_code

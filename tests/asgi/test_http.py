@@ -29,7 +29,7 @@ class FakeEngine:
         lengths = [int(value) for name, value in headers if name == b"content-length"]
         return lengths[0] if lengths else None
 
-    def drop_headers(self) -> None:
+    def drop_headers(self, stream_id: int) -> None:
         self.calls.append("drop")
 
     def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
@@ -38,13 +38,13 @@ class FakeEngine:
     def send_trailers(self, stream_id: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.calls.append(("trailers", list(headers)))
 
-    def send_informational(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def send_informational(self, stream_id: int, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.calls.append(("informational", status, list(headers)))
 
-    def send_continue(self) -> None:
+    def send_continue(self, stream_id: int) -> None:
         self.calls.append("continue")
 
-    def send_error(self, status: int, has_body: bool = True) -> None:
+    def send_error(self, stream_id: int, status: int, has_body: bool = True) -> None:
         self.calls.append(("error", status))
 
 

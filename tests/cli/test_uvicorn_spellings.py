@@ -26,7 +26,7 @@ UVICORN: list[tuple[str, str | None, str, Any, Any]] = [
     ("--loop", "module:factory", "loop", "module:factory", "auto"),
     ("--http", "h11", "http", "h11", "auto"),
     ("--http", "zttp", "http", "zttp", "auto"),
-    ("--http2", None, "http2", True, False),
+    ("--http2", None, "http2", True, None),
     ("--ws", "websockets-sansio", "ws", "websockets-sansio", "auto"),
     ("--ws", "none", "ws", "none", "auto"),
     ("--ws-max-size", "1024", "ws_max_size", 1024, 16777216),
@@ -75,7 +75,7 @@ UVICORN: list[tuple[str, str | None, str, Any, Any]] = [
 FINITE_HERE = {"timeout_graceful_shutdown"}
 """Options whose default differs on purpose; docs/migrating-from-uvicorn.md says why."""
 
-NOT_SERVED_YET = {"--reload": "comes with the supervisor", "--http2": "comes with its own engine"}
+NOT_SERVED_YET = {"--reload": "comes with the supervisor"}
 
 FURTHER = dict.fromkeys(
     ("--ssl-keyfile", "--ssl-cert-reqs", "--ssl-ca-certs"), ("--ssl-certfile", "cert.pem")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,19 @@ def test_what_this_release_does_not_serve() -> None:
     )
     assert sentence({"WEB_CONCURRENCY": "2"}).startswith("WEB_CONCURRENCY asks for 2 workers")
     assert "comes with the supervisor" in sentence(reload=True)
-    assert "HTTP/2 comes with" in sentence(http2=True)
     assert "does not host WSGI" in sentence(interface="wsgi")
     accept(workers=1)
 
 
 def test_a_key_is_named_with_its_file(tmp_path: Path) -> None:
-    (tmp_path / "headrace.conf").write_text("http2 = true")
-    with pytest.raises(ConfigError, match=r"^http2 in headrace\.conf: HTTP/2"):
+    (tmp_path / "headrace.conf").write_text("reload = true")
+    with pytest.raises(ConfigError, match=r"^reload in headrace\.conf: restarting"):
         load(config_file="headrace.conf", environ={}, folder=tmp_path)
+
+
+def test_http2_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept(http2=True)
+    monkeypatch.setitem(sys.modules, "ngh2", None)
+    assert sentence(http2=True) == "--http2: HTTP/2 needs a package more: pip install 'headrace[http2]'"
+    accept(http2=False)
+    accept()

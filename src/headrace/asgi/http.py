@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Awaitable
 from enum import IntEnum
+from time import monotonic
 from typing import Any
 
 from headrace.asgi.finished import FINISHED
@@ -19,6 +20,8 @@ from headrace.asgi.stream import Stream
 from headrace.errors import ASGIError, RemoteProtocolError
 from headrace.protocol.events import RequestReceived
 from headrace.types import ASGIApplication, Headers, Message
+
+AccessFacts = tuple[dict[str, Any], int, int, float, float, Headers | None]
 
 HIGH_WATER_BYTES = 65_536
 """Request body waiting for the application above which reading pauses."""
@@ -80,6 +83,8 @@ class HTTPExchange:
         is_head: the method is HEAD, whatever the application makes of its scope.
         buffered_bytes: of the body, waiting for the application.
     """
+
+    has_access_line = True
 
     __slots__ = (
         "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
@@ -166,7 +171,7 @@ class HTTPExchange:
             return
         self.is_disconnected = True
         if self.state == _HEAD_HELD:
-            self._engine.drop_headers()
+            self._engine.drop_headers(self._stream_id)
         self._wake()
 
     def fail(self, error: RemoteProtocolError) -> bool:
@@ -178,6 +183,17 @@ class HTTPExchange:
         is_answered = self._answer_instead(error.status)
         self.disconnect()
         return is_answered
+
+    def access_entry(self) -> AccessFacts:
+        """What an access line is made of: scope, status, bytes, start, end, response fields."""
+        return (
+            self.scope,
+            self.status or 499,
+            self.sent_bytes,
+            self.started_s,
+            monotonic(),
+            self.response_headers,
+        )
 
     def flush_head(self) -> None:
         """Let the head go without waiting longer for the body."""
@@ -201,13 +217,7 @@ class HTTPExchange:
             if isinstance(error, KeyboardInterrupt):
                 raise
         else:
-            if self.state == _BODY and self._left is None and (self._told_to_end or self._stream.is_draining):
-                # It went because the server stops, of which it may know before us (sse-starlette does).
-                self._send_body(b"", False)
-            if self.state != _COMPLETE and not self.is_disconnected:
-                self._on_unfinished()
-            elif result is not None:
-                _logger.error("ASGI callable should return None, but returned '%s'.", result)
+            self._on_return(result)
         finally:
             self._stream.on_application_done(self)
 
@@ -223,7 +233,7 @@ class HTTPExchange:
             if self._half_closed:
                 return {"type": "http.disconnect"}
             if not self._body_ended:
-                self._engine.send_continue()
+                self._engine.send_continue(self._stream_id)
                 self._stream.flush()
                 self._stream.on_body_wanted()
             if self._news is None:
@@ -349,7 +359,7 @@ class HTTPExchange:
         if not self.is_disconnected:
             links = [(b"link", link) for link in message.get("links", ())]
             try:
-                self._engine.send_informational(103, links)
+                self._engine.send_informational(self._stream_id, 103, links)
             except ValueError as error:
                 raise ASGIError(str(error)) from None
             self._stream.flush()
@@ -404,8 +414,8 @@ class HTTPExchange:
         """Answer by ourselves if nothing of the application's response has left."""
         if self.is_disconnected or self.state > _HEAD_HELD:
             return False
-        self._engine.drop_headers()
-        self._engine.send_error(status, not self.is_head)
+        self._engine.drop_headers(self._stream_id)
+        self._engine.send_error(self._stream_id, status, not self.is_head)
         self.status = status
         self.state = _COMPLETE
         self._stream.flush()
@@ -427,6 +437,15 @@ class HTTPExchange:
         self.disconnect()
         self.state = _COMPLETE
         self._stream.abort()
+
+    def _on_return(self, result: object) -> None:
+        if self.state == _BODY and self._left is None and (self._told_to_end or self._stream.is_draining):
+            # It went because the server stops, of which it may know before us (sse-starlette does).
+            self._send_body(b"", False)
+        if self.state != _COMPLETE and not self.is_disconnected:
+            self._on_unfinished()
+        elif result is not None:
+            _logger.error("ASGI callable should return None, but returned '%s'.", result)
 
     def _on_unfinished(self) -> None:
         """The application returned without ending its response."""

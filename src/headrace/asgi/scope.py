@@ -1,4 +1,4 @@
-"""Build the ``scope`` of an HTTP request. ASGI HTTP specification 2.3."""
+"""Build the ``scope`` of a request. ASGI HTTP specification 2.3, WebSocket specification 2.4."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ ASGI_VERSION = "3.0"
 HTTP_SPEC_VERSION = "2.3"
 """From 2.4 on Starlette and FastAPI end idle streams only by an error of ``send``, never by
 ``http.disconnect``; what drains them must then cancel. So 2.3, as uvicorn says."""
+
+
+WEBSOCKET_SPEC_VERSION = "2.4"
+
+_WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss"}
 
 
 class ScopeTemplate:
@@ -78,6 +83,19 @@ class ScopeTemplate:
         if prefix and not (self._prefix_when_missing and _is_below(path, prefix)):
             scope["path"] = prefix + path
             scope["raw_path"] = self._raw_prefix + event.raw_path
+        return scope
+
+    def build_websocket(self, event: RequestReceived, subprotocols: list[str]) -> dict[str, Any]:
+        """Build the scope of a WebSocket from its handshake."""
+        scope = self.build(event)
+        del scope["method"]
+        scope["type"] = "websocket"
+        scope["asgi"] = {"version": ASGI_VERSION, "spec_version": WEBSOCKET_SPEC_VERSION}
+        scope["scheme"] = _WEBSOCKET_SCHEMES[scope["scheme"]]
+        scope["subprotocols"] = subprotocols
+        scope["extensions"] = {"websocket.http.response": {}}
+        if "tls" in self._extensions:
+            scope["extensions"]["tls"] = self._extensions["tls"]
         return scope
 
 

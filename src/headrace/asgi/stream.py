@@ -14,7 +14,7 @@ class Engine(Protocol):
     ) -> int | None:
         """Check and keep the head; returns the Content-Length it promises."""
 
-    def drop_headers(self) -> None:
+    def drop_headers(self, stream_id: int) -> None:
         """Forget the head that is kept."""
 
     def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
@@ -23,13 +23,15 @@ class Engine(Protocol):
     def send_trailers(self, stream_id: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """End with trailers."""
 
-    def send_informational(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def send_informational(self, stream_id: int, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Encode a 1xx response."""
 
-    def send_continue(self) -> None:
+    def send_continue(self, stream_id: int) -> None:
         """Ask for the body if the client waits to be asked."""
 
-    def send_error(self, status: int, has_body: bool = True) -> None:
+    def send_error(
+        self, stream_id: int, status: int, has_body: bool = True, fields: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
         """Encode a whole response of our own, for HEAD its head."""
 
 
@@ -43,9 +45,11 @@ class Turn(Protocol):
 
 
 class Stream(Protocol):
-    """What carries one exchange: a connection of HTTP/1.1, later a stream of HTTP/2."""
+    """What carries one exchange: a connection of HTTP/1.1, or a stream of HTTP/2."""
 
-    is_writable: bool
+    @property
+    def is_writable(self) -> bool:
+        """The write brake is off."""
 
     @property
     def turn(self) -> Turn:

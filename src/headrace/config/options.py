@@ -225,7 +225,16 @@ class HTTPOptions:
         uvicorn=True,
         suggestions=("auto", "h11", "httptools", "zttp"),
     )
-    http2: bool = option(False, "HTTP/2", uvicorn=True)
+    http2: bool | None = option(
+        None,
+        "HTTP/2 beside HTTP/1.1 on the same port, over TLS by ALPN and in clear text with prior knowledge; "
+        "on by default where the extra http2 is installed",
+        uvicorn=True,
+        pair=True,
+    )
+    http2_max_streams: int = option(
+        100, "Concurrent streams of one HTTP/2 connection", unit="streams", minimum=1, maximum=100_000
+    )
     timeout_keep_alive: float = option(
         5.0, "How long an idle connection is kept; 0 keeps none", uvicorn=True, unit="s", minimum=0
     )
@@ -274,19 +283,75 @@ class HTTPOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketOptions:
-    """WebSocket, served from the release that brings its engine."""
+    """WebSocket, over HTTP/1.1 and HTTP/2."""
 
     ws: str = option(
         "auto",
-        "none refuses WebSockets; every other choice is served by headrace's own engine",
+        "none serves no WebSockets: an upgrade is ignored; every other choice is served by headrace's own "
+        "engine",
         uvicorn=True,
         suggestions=("auto", "none", "websockets", "websockets-sansio", "wsproto"),
     )
-    ws_max_size: int = option(16_777_216, "Longest message", uvicorn=True, unit="bytes", minimum=1)
-    ws_max_queue: int = option(32, "Most messages waiting for the application", uvicorn=True, minimum=1)
-    ws_ping_interval: float | None = option(20.0, "Time between pings", uvicorn=True, unit="s", minimum=0)
-    ws_ping_timeout: float | None = option(20.0, "Limit for a pong", uvicorn=True, unit="s", minimum=0)
-    ws_per_message_deflate: bool = option(True, "Offer compression", uvicorn=True, takes_boolean=True)
+    ws_max_size: int = option(
+        16_777_216, "Longest message, decompressed, else 1009", uvicorn=True, unit="bytes", minimum=1
+    )
+    ws_max_queue: int = option(
+        32,
+        "Most messages waiting for the application; above it, or above 64 KiB, reading stops",
+        uvicorn=True,
+        unit="messages",
+        minimum=1,
+    )
+    ws_ping_interval: float | None = option(
+        20.0, "Time between pings; 0 or none sends none", uvicorn=True, unit="s", minimum=0
+    )
+    ws_ping_timeout: float | None = option(
+        20.0,
+        "How long a client may be silent behind a ping, else 1011; time in which our own loop was late does "
+        "not count; 0 or none waits for ever",
+        uvicorn=True,
+        unit="s",
+        minimum=0,
+    )
+    ws_per_message_deflate: bool = option(
+        True, "Take compression (permessage-deflate) where clients offer it", uvicorn=True, takes_boolean=True
+    )
+    ws_deflate_context_takeover: Literal["none", "server", "client", "both"] = option(
+        "none",
+        "Who may refer to earlier messages when compressing: better compression, and up to 60 KiB of memory "
+        "for each connection and direction",
+    )
+    ws_deflate_window_bits: int = option(
+        12, "Window of compression, 2 to this power in bytes", minimum=9, maximum=15
+    )
+    ws_max_rate: float | None = option(
+        None,
+        "Messages a second that one connection may send, with a second's worth at once; above it "
+        "--ws-rate-action",
+        unit="messages/s",
+        minimum=0.1,
+    )
+    ws_rate_action: Literal["delay", "close"] = option(
+        "delay", "Above --ws-max-rate: read more slowly, or close with 1008"
+    )
+    ws_max_connections_per_ip: int | None = option(
+        None,
+        "Open WebSockets of one client address, as trusted proxies name it; above it 429",
+        unit="connections",
+        minimum=1,
+    )
+    ws_send_timeout: float = option(
+        60.0,
+        "How long a client may take nothing of what is sent before it is closed with 1013; 0 is none",
+        unit="s",
+        minimum=0,
+    )
+    ws_idle_timeout: float = option(
+        0.0,
+        "How long no message may go either way before the connection is closed with 1001; 0 is none",
+        unit="s",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Each rule is a function of the resolved configuration that returns one sentence,
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 
@@ -131,12 +132,10 @@ def _no_reload(config: Config) -> str | None:
     )
 
 
-def _no_http2(config: Config) -> str | None:
-    if not config.http.http2:
+def _http2_needs_its_package(config: Config) -> str | None:
+    if not config.http.http2 or importlib.util.find_spec("ngh2") is not None:
         return None
-    return (
-        f"{_place(config, 'http2')}: HTTP/2 comes with its own engine, which this release does not have yet."
-    )
+    return f"{_place(config, 'http2')}: HTTP/2 needs a package more: pip install 'headrace[http2]'"
 
 
 def _no_wsgi(config: Config) -> str | None:
@@ -155,6 +154,6 @@ _RULES: tuple[Callable[[Config], str | None], ...] = (
     _loop_is_known,
     _one_worker,
     _no_reload,
-    _no_http2,
+    _http2_needs_its_package,
     _no_wsgi,
 )

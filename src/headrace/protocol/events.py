@@ -11,6 +11,9 @@ from typing import NamedTuple
 from headrace.errors import RemoteProtocolError
 from headrace.types import Headers
 
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client of HTTP/2 begins with, made so that no request of HTTP/1.1 can. RFC 9113 §3.4."""
+
 
 class RequestReceived(NamedTuple):
     """The head of a request.
@@ -37,7 +40,8 @@ class RequestReceived(NamedTuple):
     expects_continue: bool
     """The client waits for ``100 Continue`` before it sends the body, RFC 9110 §10.1.1."""
     upgrade: bytes
-    """The value of ``Upgrade`` when ``Connection`` names it and there is no body, else empty."""
+    """The value of ``Upgrade`` when ``Connection`` names it and there is no body; of ``:protocol`` in an
+    extended CONNECT, RFC 8441; else empty."""
     is_forwarded: bool = False
     """A field by which proxies speak for their clients is there: ``Forwarded`` or ``X-Forwarded-*``."""
 
@@ -57,12 +61,53 @@ class TrailersReceived(NamedTuple):
     headers: Headers
 
 
+class StreamClosed(NamedTuple):
+    """A stream of HTTP/2 is over, whoever ended it; nothing more can be sent on it. RFC 9113 §5.1."""
+
+    stream_id: int
+    error_code: int
+    """0 where both sides ended it in order, or a peer reset it without an error."""
+
+
+class StreamFailed(NamedTuple):
+    """A request that was refused; the answer stands in the out-buffer."""
+
+    stream_id: int
+    error: RemoteProtocolError
+
+
+class WindowOpened(NamedTuple):
+    """The peer takes more of what is queued: of one stream, or of all when the number is 0."""
+
+    stream_id: int
+
+
+class ConnectionEnded(NamedTuple):
+    """The client of HTTP/2 has said that it ends, and nothing is left to do; always the last event."""
+
+
+class PrefaceReceived(NamedTuple):
+    """The client speaks HTTP/2 with prior knowledge: these bytes, all so far, are that engine's."""
+
+    data: bytes
+
+
 class ConnectionFailed(NamedTuple):
     """The peer broke the protocol; always the last event. The answer stands in the out-buffer unless an
-    exchange is under way, whose response is then the last.
+    exchange of HTTP/1.1 is under way, whose response is then the last.
     """
 
     error: RemoteProtocolError
 
 
-Event = RequestReceived | DataReceived | TrailersReceived | ConnectionFailed
+Event = (
+    RequestReceived
+    | DataReceived
+    | TrailersReceived
+    | StreamClosed
+    | StreamFailed
+    | WindowOpened
+    | PrefaceReceived
+    | ConnectionEnded
+    | ConnectionFailed
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from http import HTTPStatus
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -26,12 +27,36 @@ HOST = re.compile(
 )
 """uri-host [":" port], RFC 9110 §7.2; the empty value is allowed there."""
 
+FORWARDING = frozenset({
+    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
+    b"x-forwarded-proto",
+})  # fmt: skip
+"""Request fields by which proxies speak for their clients."""
+
+NOT_IN_TRAILERS = frozenset({
+    b"authorization", b"cache-control", b"connection", b"content-encoding", b"content-length",
+    b"content-range", b"content-type", b"cookie", b"expect", b"host", b"max-forwards", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""Fields that frame, route or condition a message, RFC 9110 §6.5.1."""
+
 MAX_TABLE_ENTRIES = 4096
 MAX_CACHED_LINE_BYTES = 512
 
 
 good_hosts: dict[bytes, bool] = {}
 """Host values that have been found well-formed."""
+
+
+def is_good_host(host: bytes) -> bool:
+    """Whether a Host or ``:authority`` value is well-formed."""
+    if host in good_hosts:
+        return True
+    if not HOST.fullmatch(host):
+        return False
+    if len(host) <= MAX_CACHED_LINE_BYTES:
+        remember(good_hosts, host, True)
+    return True
 
 
 class ResponseField(IntEnum):
@@ -80,8 +105,8 @@ class SpecialLine:
 response_lines: dict[tuple[bytes, bytes], bytes | SpecialLine] = {}
 
 
-def write_line(name: bytes, value: bytes) -> bytes | SpecialLine:
-    """Check one response field and serialise it as ``name: value CRLF``, name lower-cased.
+def check_field(name: bytes, value: bytes) -> bytes:
+    """Check one response field; returns its name in lower case.
 
     Raises:
         ValueError: a character that would split or corrupt the head.
@@ -94,11 +119,26 @@ def write_line(name: bytes, value: bytes) -> bytes | SpecialLine:
         raise ValueError(f"Invalid HTTP header name: {name!r:.80}")
     if FORBIDDEN_IN_VALUE.search(value):
         raise ValueError(f"Invalid HTTP header value for {name!r:.80}: {value!r:.80}")
+    return lower
+
+
+def is_worth_remembering(lower: bytes, value: bytes) -> bool:
+    """Whether a checked field is likely to come again."""
+    return lower not in _CHANGING and len(value) <= MAX_CACHED_LINE_BYTES
+
+
+def write_line(name: bytes, value: bytes) -> bytes | SpecialLine:
+    """Check one response field and serialise it as ``name: value CRLF``, name lower-cased.
+
+    Raises:
+        ValueError, TypeError: see ``check_field``.
+    """
+    lower = check_field(name, value)
     field = _RESPONSE_FIELDS.get(lower)
     written: bytes | SpecialLine = b"%b: %b\r\n" % (lower, value)
     if field is not None:
         written = SpecialLine(b"%b: %b\r\n" % (lower, value), field, value.strip(b" \t").lower())
-    if lower not in _CHANGING and len(value) <= MAX_CACHED_LINE_BYTES:
+    if is_worth_remembering(lower, value):
         remember(response_lines, (name, value), written)
     return written
 
@@ -119,3 +159,24 @@ def remember(table: dict[K, V], key: K, value: V) -> None:
     if len(table) >= MAX_TABLE_ENTRIES:
         table.clear()
     table[key] = value
+
+
+_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+
+def phrase(status: int) -> bytes:
+    """The reason phrase of a status, empty for an unknown one."""
+    return _PHRASES.get(status, b"")
+
+
+def error_body(status: int) -> bytes:
+    """The text of a response that the server gives by itself; 400 has uvicorn's words."""
+    return b"Invalid HTTP request received." if status == 400 else phrase(status)
+
+
+def error_fields(status: int) -> list[tuple[bytes, bytes]]:
+    """The fields of such a response, besides its length and what every response begins with."""
+    fields = [(b"content-type", b"text/plain; charset=utf-8")]
+    if status == 503:
+        fields.append((b"retry-after", b"1"))
+    return fields

@@ -13,20 +13,34 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 from headrace.asgi.http import HIGH_WATER_BYTES, HTTPExchange
 from headrace.asgi.scope import ScopeTemplate
+from headrace.asgi.websocket import WebSocketSession
 from headrace.errors import RemoteProtocolError
 from headrace.net.sockets import local_address, peer_address
 from headrace.net.tls import is_tls_client_hello
-from headrace.net.tls_extension import tls_extension
-from headrace.protocol.events import ConnectionFailed, DataReceived, Event, RequestReceived
+from headrace.protocol.events import (
+    HTTP2_PREFACE,
+    ConnectionFailed,
+    DataReceived,
+    Event,
+    PrefaceReceived,
+    RequestReceived,
+    TrailersReceived,
+)
 from headrace.protocol.http1.engine import State
+from headrace.protocol.http2 import MISSING
+from headrace.protocol.http2 import is_available as http2_is_available
+from headrace.protocol.websocket import is_websocket
+from headrace.server.http2_connection import HTTP2Connection
 from headrace.server.runtime import Runtime
 from headrace.server.sendfile import send_file
 from headrace.server.timers import LINGER_S, TimedConnection, Waiting
-from headrace.types import Address
+from headrace.server.upgrades import agree, refusal_fields, scope_template, start_session
+from headrace.server.websocket_connection import WebSocketConnection
+from headrace.types import Address, Headers
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -45,6 +59,9 @@ class HTTPConnection(TimedConnection):
         runtime: what all connections share.
         client, server: in place of the socket's own addresses, when a PROXY header has told them.
     """
+
+    stream_id = 1
+    """HTTP/1.1 looks like HTTP/2 with one stream at a time."""
 
     __slots__ = (
         "_has_ended", "_is_cycle_due", "_server", "_template", "_writable", "is_writable", "turn",
@@ -69,25 +86,13 @@ class HTTPConnection(TimedConnection):
         runtime = self.runtime
         self.transport = cast("asyncio.Transport", transport)
         ssl_object = transport.get_extra_info("ssl_object")
-        extensions: dict[str, dict[str, Any]] = {
-            "http.response.early_hint": {},
-            "http.response.pathsend": {},
-            "http.response.trailers": {},
-        }
-        if ssl_object is not None:
-            extensions["tls"] = tls_extension(ssl_object)
+        if ssl_object is not None and ssl_object.selected_alpn_protocol() == "h2":
+            self._become_http2(b"")
+            return
         if self.client is None:
             self.client = peer_address(self.transport)
             self._server = local_address(self.transport)
-        self._template = ScopeTemplate(
-            scheme="http" if ssl_object is None else "https",
-            client=self.client,
-            server=self._server,
-            root_path=runtime.root_path,
-            root_path_mode=runtime.root_path_mode,
-            state=runtime.state,
-            extensions=extensions,
-        )
+        self._template = scope_template(runtime, self.transport, self.client, self._server)
         runtime.connections.add(self)
         limit = runtime.connection_limit
         if limit is not None and not limit.admit(self):
@@ -192,7 +197,10 @@ class HTTPConnection(TimedConnection):
             elif isinstance(event, ConnectionFailed):
                 self._on_failed(event.error, data)
                 return
-            elif self.exchange is not None:
+            elif isinstance(event, PrefaceReceived):
+                self._become_http2(event.data)
+                return
+            elif isinstance(event, TrailersReceived) and self.exchange is not None:
                 self.exchange.feed_trailers(event.headers)
         exchange = self.exchange
         if (exchange is not None and exchange.buffered_bytes) or self.engine.pending:
@@ -216,8 +224,18 @@ class HTTPConnection(TimedConnection):
         runtime = self.runtime
         self.deadline = 0.0
         self.waiting = _NOTHING
-        application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
-        exchange = HTTPExchange(application, self, self._template.build(event), event)
+        exchange: HTTPExchange
+        if event.upgrade and runtime.websocket is not None and is_websocket(event):
+            try:
+                exchange = start_session(runtime, self, self._template, event)
+            except RemoteProtocolError as error:
+                self._refuse_handshake(error)
+                return
+            # Whatever is answered, no request of HTTP follows.
+            self.engine.keep_alive = False
+        else:
+            application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
+            exchange = HTTPExchange(application, self, self._template.build(event), event)
         runtime.total_requests += 1
         if runtime.access_log is not None:
             exchange.started_s = monotonic()
@@ -228,15 +246,11 @@ class HTTPConnection(TimedConnection):
         runtime.start(exchange)
 
     def _is_admitted(self, exchange: HTTPExchange) -> bool:
-        runtime = self.runtime
-        if runtime.limit_concurrency is not None and len(runtime.running) >= runtime.limit_concurrency:
+        if not self.runtime.admits():
             self._shed(exchange)
             return False
-        if runtime.is_draining or not runtime.timeouts.keep_alive_s:
+        if self.runtime.is_last():
             self.engine.keep_alive = False
-        elif runtime.limit_requests is not None and runtime.total_requests >= runtime.limit_requests:
-            self.engine.keep_alive = False
-            runtime.on_limit_requests()
         return True
 
     def _feed(self, event: DataReceived) -> None:
@@ -247,9 +261,14 @@ class HTTPConnection(TimedConnection):
             self.wait_for_nothing()
         exchange.feed(event.data, event.end_stream)
 
+    def _refuse_handshake(self, error: RemoteProtocolError) -> None:
+        self.runtime.bad_requests.add(self.client, str(error), b"")
+        self.engine.send_error(1, error.status, fields=refusal_fields(error))
+        self.linger()
+
     def _shed(self, exchange: HTTPExchange) -> None:
         exchange.status = 503
-        self.engine.send_error(503, not exchange.is_head)
+        self.engine.send_error(1, 503, not exchange.is_head)
         self.log(exchange)
         self.linger()
 
@@ -257,6 +276,10 @@ class HTTPConnection(TimedConnection):
         reason = str(error)
         if is_tls_client_hello(data) and self.transport.get_extra_info("ssl_object") is None:
             reason = "it speaks TLS to a port without TLS (give --ssl-certfile, or use http://)"
+        elif data.startswith(HTTP2_PREFACE):
+            reason = (
+                "it speaks HTTP/2, which is off" if http2_is_available else f"it speaks HTTP/2. {MISSING}"
+            )
         self.runtime.bad_requests.add(self.client, reason, data)
         if self.exchange is None:
             self.linger()
@@ -323,12 +346,51 @@ class HTTPConnection(TimedConnection):
         if self._has_ended and self.exchange is not None:
             self.exchange.half_close()
 
+    def accept_websocket(self, session: WebSocketSession, subprotocol: str | None, headers: Headers) -> None:
+        """Answer with 101, and hand the transport over to the session's own connection.
+
+        Raises:
+            ValueError: a field that cannot be sent; nothing has happened then.
+        """
+        runtime = self.runtime
+        assert runtime.websocket is not None
+        engine, fields = agree(runtime.websocket, session, subprotocol, headers)
+        self.engine.send_upgrade(fields)
+        self.flush()
+        connection = WebSocketConnection(runtime, runtime.websocket, session, engine, self.transport)
+        self._hand_over(connection)
+        session.open(connection)
+        if not self.is_writable:
+            connection.brake()
+        elif not self.is_reading:
+            self.transport.resume_reading()
+        if runtime.is_draining:
+            connection.drain()
+        if self.engine.pending:
+            connection.take(self.engine.pending)
+
+    def _become_http2(self, data: bytes) -> None:
+        connection = HTTP2Connection(self.runtime, self.client, self._server)
+        self._hand_over(connection)
+        connection.connection_made(self.transport)
+        if data:
+            connection.data_received(data)
+
+    def _hand_over(self, connection: WebSocketConnection | HTTP2Connection) -> None:
+        """Leave the transport to another protocol; nothing of this one is needed any more."""
+        runtime = self.runtime
+        self.is_closing = True
+        self.exchange = None
+        self.wait_for_nothing()
+        runtime.connections.discard(self)
+        runtime.connections.add(connection)
+        if runtime.connection_limit is not None:
+            runtime.connection_limit.replace(self, connection)
+        self.transport.set_protocol(connection)
+
     def on_application_done(self, exchange: HTTPExchange) -> None:
         """The application's task ends."""
-        runtime = self.runtime
-        runtime.running.discard(exchange)
-        if runtime.is_draining and not runtime.running:
-            runtime.on_idle()
+        self.runtime.on_application_done(exchange)
 
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Write ``count`` bytes of an open file, by the kernel alone where that can be."""

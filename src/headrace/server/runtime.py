@@ -10,12 +10,14 @@ from email.utils import formatdate
 from typing import Any, Protocol
 
 from headrace.asgi.http import HTTPExchange
-from headrace.config import Config
+from headrace.config import Config, HTTPOptions
+from headrace.protocol import http2
 from headrace.protocol.http1 import HeadParser, HTTP1Limits, ResponseDefaults
 from headrace.server.bad_requests import BadRequestLog
 from headrace.server.connection_limit import ConnectionLimit
 from headrace.server.stack import Stack
 from headrace.server.turn import Turn
+from headrace.server.websocket_settings import settings_of
 from headrace.telemetry import AccessLog
 
 
@@ -54,6 +56,8 @@ class Runtime:
 
     Attributes:
         now: the loop's time at the last sweep; good enough for timeouts of seconds.
+        awake_s: a clock that does not go on while the loop is late: peers are not judged by time in which we
+            did not listen.
         sweep_s: time between two sweeps.
         connections: all that are open.
         keep_alive_deadline: for connections that go idle before the next sweep.
@@ -65,11 +69,12 @@ class Runtime:
     """
 
     __slots__ = (
-        "access_log", "bad_requests", "cancels_on_disconnect", "connection_limit",
-        "connections", "defaults", "has_limits", "is_draining", "keep_alive_deadline",
+        "access_log", "awake_s", "bad_requests", "cancels_on_disconnect", "connection_limit",
+        "connections", "defaults", "has_limits", "http2_defaults", "http2_limits",
+        "is_draining", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
-        "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "stack", "start", "state",
-        "sweep_s", "timeouts", "total_requests", "turn",
+        "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "serves_http2", "stack",
+        "start", "state", "sweep_s", "timeouts", "total_requests", "turn", "websocket",
     )  # fmt: skip
 
     def __init__(
@@ -93,15 +98,26 @@ class Runtime:
                 http.limit_request_body,
             )
         )
-        self.defaults = ResponseDefaults(
-            b"headrace" if http.server_header else None,
-            http.date_header,
-            tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in http.headers),
+        server = b"headrace" if http.server_header else None
+        fields = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in http.headers)
+        self.defaults = ResponseDefaults(server, http.date_header, fields)
+        self.serves_http2 = serves_http2(http)
+        self.http2_defaults = http2.HTTP2Defaults(server, http.date_header, fields)
+        self.http2_limits = http2.HTTP2Limits(
+            http.limit_request_line,
+            http.limit_request_head,
+            http.limit_request_fields,
+            http.limit_request_body,
+            http.http2_max_streams,
         )
+        self.websocket = settings_of(config.websocket)
         self.timeouts = Timeouts(
             http.timeout_header, http.timeout_keep_alive, http.timeout_body, http.timeout_write
         )
-        self.sweep_s = min(1.0, max(0.02, self.timeouts.shortest_s / 4))
+        shortest_s = self.timeouts.shortest_s
+        if self.websocket is not None:
+            shortest_s = min(shortest_s, self.websocket.shortest_s)
+        self.sweep_s = min(1.0, max(0.02, shortest_s / 4))
         self.root_path = config.application.root_path.rstrip("/")
         self.root_path_mode = config.application.root_path_mode
         self.cancels_on_disconnect = config.application.on_disconnect == "cancel"
@@ -119,18 +135,47 @@ class Runtime:
         self.on_idle: Callable[[], None] = _nothing
         self.on_limit_requests: Callable[[], None] = _nothing
         self.on_connection_lost: Callable[[], None] = _nothing
-        self.now = self.keep_alive_deadline = 0.0
+        self.now = self.loop.time()
+        self.awake_s = self.keep_alive_deadline = 0.0
         self.tick()
 
     def tick(self) -> None:
         """Take the time, for deadlines and for Date."""
-        self.now = self.loop.time()
+        now = self.loop.time()
+        self.awake_s += min(now - self.now, self.sweep_s)
+        self.now = now
         self.keep_alive_deadline = self.deadline_in(self.timeouts.keep_alive_s)
-        self.defaults.set_date(formatdate(time.time(), usegmt=True).encode("ascii"))
+        date = formatdate(time.time(), usegmt=True).encode("ascii")
+        self.defaults.set_date(date)
+        self.http2_defaults.set_date(date)
+
+    def admits(self) -> bool:
+        """Whether one more request may run: ``--limit-concurrency``."""
+        return self.limit_concurrency is None or len(self.running) < self.limit_concurrency
+
+    def is_last(self) -> bool:
+        """Whether no request may follow the one just counted: a drain, ``--limit-max-requests``."""
+        if self.is_draining or not self.timeouts.keep_alive_s:
+            return True
+        if self.limit_requests is not None and self.total_requests >= self.limit_requests:
+            self.on_limit_requests()
+            return True
+        return False
+
+    def on_application_done(self, exchange: HTTPExchange) -> None:
+        """An application's task ends."""
+        self.running.discard(exchange)
+        if self.is_draining and not self.running:
+            self.on_idle()
 
     def deadline_in(self, timeout_s: float) -> float:
         """The time, not before ``timeout_s`` from now, at which a sweep should act; 0.0 for no timeout."""
         return self.now + self.sweep_s + timeout_s if timeout_s else 0.0
+
+
+def serves_http2(options: HTTPOptions) -> bool:
+    """Whether connections may speak HTTP/2: by default where the package for it is installed."""
+    return options.http2 is not False and http2.is_available
 
 
 def _nothing() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Any, Protocol
 
 from headrace.asgi.http import HTTPExchange
-from headrace.protocol.http1 import HTTP1Engine
 from headrace.server.runtime import Runtime
 
 PIECE_BYTES = 262_144
@@ -16,23 +15,35 @@ MIN_SENDFILE_BYTES = 65_536
 """Below it waiting for an empty write buffer costs more than the copy."""
 
 
-class Sender(Protocol):
-    """A connection, as far as sending a file needs it."""
+class Copier(Protocol):
+    """A stream, as far as sending a file through memory needs it."""
 
-    runtime: Runtime
-    engine: HTTP1Engine
+    stream_id: int
     exchange: HTTPExchange | None
-    transport: asyncio.Transport
-    is_writable: bool
+
+    @property
+    def engine(self) -> Any:
+        """Encodes the body."""
+
+    @property
+    def is_writable(self) -> bool:
+        """The write brake is off."""
 
     def flush(self) -> None:
         """Write what the engine has encoded."""
 
-    def pause_writing(self) -> None:
-        """Put the write brake on."""
-
     def wait_writable(self) -> Awaitable[None]:
         """Wait while it is on."""
+
+
+class Sender(Copier, Protocol):
+    """A connection, as far as sending a file past it needs it."""
+
+    runtime: Runtime
+    transport: asyncio.Transport
+
+    def pause_writing(self) -> None:
+        """Put the write brake on."""
 
 
 async def send_file(connection: Sender, file: int, offset: int, count: int) -> int:
@@ -50,7 +61,7 @@ async def send_file(connection: Sender, file: int, offset: int, count: int) -> i
     connection.flush()
     fd = _bare_socket(transport)
     if fd is None or count < MIN_SENDFILE_BYTES or engine.is_chunked:
-        return await _copy(connection, file, offset, count)
+        return await copy_file(connection, file, offset, count)
     # Before any wait: behind one, the number may be another connection's.
     duplicate = os.dup(fd)
     try:
@@ -71,20 +82,27 @@ def _bare_socket(transport: asyncio.Transport) -> int | None:
     return None if sock is None or sock.fileno() < 0 else int(sock.fileno())
 
 
-async def _copy(connection: Sender, file: int, offset: int, count: int) -> int:
-    engine = connection.engine
+async def copy_file(stream: Copier, file: int, offset: int, count: int) -> int:
+    """Send the same through memory, piece by piece.
+
+    Returns, Raises: see ``send_file``.
+    """
+    engine = stream.engine
     left = count
+    if not count:
+        engine.send_data(stream.stream_id, b"", True)
+        stream.flush()
     while left:
         piece = os.pread(file, min(left, PIECE_BYTES), offset)
         if not piece:
             raise OSError(f"The file ended {left} bytes early")
         offset += len(piece)
         left -= len(piece)
-        engine.send_data(1, piece, left == 0)
-        connection.flush()
-        if not connection.is_writable:
-            await connection.wait_writable()
-        if connection.exchange is None:
+        engine.send_data(stream.stream_id, piece, left == 0)
+        stream.flush()
+        if left and not stream.is_writable:
+            await stream.wait_writable()
+        if stream.exchange is None:
             break
     return count - left
 

@@ -29,7 +29,7 @@ from headrace.server.connection_limit import ConnectionLimit
 from headrace.server.drain import Drain
 from headrace.server.listening import Factory, Listeners
 from headrace.server.proxied import ProxiedConnection
-from headrace.server.runtime import Runtime
+from headrace.server.runtime import Runtime, serves_http2
 from headrace.server.stack import Stack, build_stack
 from headrace.server.sweep import Sweep
 from headrace.server.turn import Turn
@@ -151,7 +151,9 @@ class Server:
         config = self.config
         found = find_application(config.application.app, config.application.app_dir)
         application = load_application(found, config.application.factory, config.application.interface)
-        tls = self._tls = TLSContexts(config.tls, config=config) if is_tls_wanted(config.tls) else None
+        tls = self._tls = (
+            TLSContexts(config.tls, config=config, alpn=_alpn(config)) if is_tls_wanted(config.tls) else None
+        )
         if tls is not None and config.listen.proxy_protocol:
             raise ConfigError("--proxy-protocol and TLS exclude each other: let the proxy end TLS")
         for warning in warnings(config.proxy.forwarded_allow_ips) if config.proxy.proxy_headers else ():
@@ -300,6 +302,11 @@ class Server:
         finally:
             for sig, handler in before.items():
                 signal.signal(sig, handler)
+
+
+def _alpn(config: Config) -> tuple[str, ...]:
+    """The protocols that TLS offers, the preferred one first. RFC 7301."""
+    return ("h2", "http/1.1") if serves_http2(config.http) else ("http/1.1",)
 
 
 def _limit_requests(config: Config) -> int | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 from headrace.config import Config
 from headrace.config.rules import proxy_fields
 from headrace.middleware.proxy_headers import Field, ProxyHeaders
+from headrace.middleware.websocket_limit import WebSocketLimit
 from headrace.types import ASGIApplication
 
 
@@ -30,6 +31,9 @@ class Stack(NamedTuple):
 
 def build_stack(config: Config, application: ASGIApplication) -> Stack:
     """Wrap the application in the layers that are on; a layer that is off is not there."""
+    limit = config.websocket.ws_max_connections_per_ip
+    if limit is not None:
+        application = WebSocketLimit(application, limit)
     if not config.proxy.proxy_headers:
         return Stack(application, application)
     return Stack(_proxy_headers(config, application), application)

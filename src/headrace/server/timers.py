@@ -17,7 +17,6 @@ import socket
 import struct
 import sys
 from enum import Enum, auto
-from time import monotonic
 from typing import cast
 
 from headrace.asgi.http import HTTPExchange
@@ -65,7 +64,7 @@ class TimedConnection(asyncio.Protocol):
 
     def __init__(self, runtime: Runtime, client: Address | None) -> None:
         self.runtime = runtime
-        self.engine = HTTP1Engine(runtime.parser, runtime.defaults)
+        self.engine = HTTP1Engine(runtime.parser, runtime.defaults, runtime.serves_http2)
         self.exchange: HTTPExchange | None = None
         self.transport = cast("asyncio.Transport", None)
         self.client = client
@@ -150,16 +149,9 @@ class TimedConnection(asyncio.Protocol):
     def log(self, exchange: HTTPExchange) -> None:
         """Give the exchange's facts to the access log."""
         access_log = self.runtime.access_log
-        if access_log is None:
+        if access_log is None or not exchange.has_access_line:
             return
-        access_log.add((
-            exchange.scope,
-            exchange.status or 499,
-            exchange.sent_bytes,
-            exchange.started_s,
-            monotonic(),
-            exchange.response_headers,
-        ))  # fmt: skip
+        access_log.add(exchange.access_entry())
 
     def close(self) -> None:
         """Close when everything is written."""
@@ -205,7 +197,7 @@ class TimedConnection(asyncio.Protocol):
             self.close()
             return
         self.runtime.bad_requests.add(self.client, "its head did not come in time (408)", b"")
-        self.engine.send_error(408)
+        self.engine.send_error(1, 408)
         self.linger()
 
     def _give_up_body(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+from typing import Protocol
 
 from headrace.asgi.http import HTTPExchange, ResponseState
 
@@ -19,8 +20,15 @@ HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 _HEAD_HELD = int(ResponseState.HEAD_HELD)
 
 
+class Flushable(Protocol):
+    """What is written once a turn: a connection of HTTP/2, a WebSocket."""
+
+    def flush(self) -> None:
+        """Write what has been encoded."""
+
+
 class Turn:
-    """Starts exchanges, and sends heads whose application waits for something else.
+    """Starts exchanges, sends heads whose application waits for something else, and writes once for all.
 
     Args:
         loop: the running loop.
@@ -32,7 +40,7 @@ class Turn:
             another run has stopped to wait, and then its head goes.
     """
 
-    __slots__ = ("_context", "_is_flush_due", "_is_starting", "_loop", "_ready", "held")
+    __slots__ = ("_context", "_is_flush_due", "_is_starting", "_loop", "_ready", "_unflushed", "held")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
         self._loop = loop
@@ -40,6 +48,7 @@ class Turn:
         self._ready: list[HTTPExchange] = []
         self._is_starting = False
         self._is_flush_due = False
+        self._unflushed: list[Flushable] = []
         self.held: HTTPExchange | None = None
 
     def start(self, exchange: HTTPExchange) -> None:
@@ -60,7 +69,14 @@ class Turn:
         self.held = exchange
         if not (self._is_flush_due or self._is_starting):
             self._is_flush_due = True
-            self._loop.call_soon(self._flush_held, context=self._context)
+            self._loop.call_soon(self._flush, context=self._context)
+
+    def flush_later(self, connection: Flushable) -> None:
+        """Call the connection's ``flush`` at the end of the turn; it asks once until it is flushed."""
+        self._unflushed.append(connection)
+        if not (self._is_flush_due or self._is_starting):
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush, context=self._context)
 
     def _start_ready(self) -> None:
         ready = self._ready
@@ -76,12 +92,17 @@ class Turn:
                 eager_start=True,  # type: ignore[call-arg,unused-ignore]
             )
         self._is_starting = False
-        self._flush_held()
+        self._flush()
 
-    def _flush_held(self) -> None:
+    def _flush(self) -> None:
         self._is_flush_due = False
         held = self.held
         if held is not None:
             self.held = None
             if held.state == _HEAD_HELD:
                 held.flush_head()
+        unflushed = self._unflushed
+        if unflushed:
+            self._unflushed = []
+            for connection in unflushed:
+                connection.flush()

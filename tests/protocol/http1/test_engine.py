@@ -121,7 +121,7 @@ def test_pipelined_requests_are_parsed_once_each(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("status", [408, 500, 503])
 def test_an_error_for_head_has_no_body(status: int) -> None:
     engine = engine_of()
-    engine.send_error(status, has_body=False)
+    engine.send_error(1, status, has_body=False)
     sent = engine.data_to_send()
     assert sent.endswith(b"connection: close\r\n\r\n")
     assert b"content-length: 0\r\n" not in sent
@@ -263,7 +263,7 @@ def test_a_declared_body_above_the_limit_is_refused_before_it_is_asked_for() -> 
     (failed,) = engine.receive_data(head)
     assert isinstance(failed, ConnectionFailed)
     assert failed.error.status == 413
-    engine.send_continue()
+    engine.send_continue(1)
     assert engine.data_to_send().startswith(b"HTTP/1.1 413 ")
 
 

@@ -86,7 +86,7 @@ def test_hosts_that_are_refused(host: bytes) -> None:
 
 def test_good_hosts_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts: dict[bytes, bool] = {}
-    monkeypatch.setattr("headrace.protocol.http1.parser.good_hosts", hosts)
+    monkeypatch.setattr("headrace.protocol.fields.good_hosts", hosts)
     for host in (b"a", b"a", b"b" * 600):
         assert parse(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host).event.headers == [(b"host", host)]
     assert status_of(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n") == 400

@@ -102,8 +102,8 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.is_under_way)
     @rule()
     def give_up(self) -> None:
-        self.engine.drop_headers()
-        self.engine.send_error(500)
+        self.engine.drop_headers(1)
+        self.engine.send_error(1, 500)
         self.is_head_held = self.is_under_way = False
         assert not self.engine.start_next_cycle()
         assert self.engine.should_close
@@ -111,12 +111,12 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.is_under_way)
     @rule()
     def ask_for_the_body(self) -> None:
-        self.engine.send_continue()
+        self.engine.send_continue(1)
 
     @precondition(lambda self: self.is_under_way and not self.is_head_held)
     @rule()
     def hint(self) -> None:
-        self.engine.send_informational(103, [(b"link", b"</a>")])
+        self.engine.send_informational(1, 103, [(b"link", b"</a>")])
 
     @rule()
     def flush(self) -> None:

@@ -347,16 +347,16 @@ def test_the_server_may_make_a_response_the_last() -> None:
 
 def test_continue_is_sent_once_and_only_when_due() -> None:
     engine = engine_after(EXPECT)
-    engine.send_continue()
-    engine.send_continue()
+    engine.send_continue(1)
+    engine.send_continue(1)
     assert engine.data_to_send() == b"HTTP/1.1 100 Continue\r\n\r\n"
     for request in (GET, POST_CHUNKED, EXPECT + b"x", EXPECT.replace(b"1.1", b"1.0")):
         engine = engine_after(request)
-        engine.send_continue()
+        engine.send_continue(1)
         assert engine.data_to_send() == b""
     engine = engine_after(EXPECT)
     engine.receive_data(b"x")
-    engine.send_continue()
+    engine.send_continue(1)
     assert engine.data_to_send() == b""
 
 
@@ -373,7 +373,7 @@ def test_a_response_without_asking_for_the_body_is_the_last() -> None:
 def test_a_held_head_lets_continue_pass() -> None:
     engine = engine_after(EXPECT)
     engine.send_headers(1, 200, [], True)
-    engine.send_continue()
+    engine.send_continue(1)
     engine.send_data(1, b"a", True)
     read = Read(sent_by(engine))
     assert (read.informational, read.status, read.closes) == ([100], 200, False)
@@ -383,7 +383,7 @@ def test_continue_never_stands_inside_a_response() -> None:
     engine = engine_after(EXPECT)
     engine.send_headers(1, 200, [], True)
     engine.send_data(1, b"a", False)
-    engine.send_continue()
+    engine.send_continue(1)
     engine.send_data(1, b"b", True)
     read = Read(sent_by(engine))
     assert (read.informational, read.body, read.closes) == ([], b"ab", True)
@@ -395,7 +395,7 @@ def test_continue_never_stands_inside_a_response() -> None:
 def test_early_hints() -> None:
     engine = engine_after(GET)
     engine.send_headers(1, 200, [], True)
-    engine.send_informational(103, [(b"Link", b"</a.css>; rel=preload"), (b"link", b"</b.css>")])
+    engine.send_informational(1, 103, [(b"Link", b"</a.css>; rel=preload"), (b"link", b"</b.css>")])
     engine.send_data(1, b"ok", True)
     data = sent_by(engine)
     assert data.startswith(
@@ -407,14 +407,14 @@ def test_early_hints() -> None:
 
 def test_http_1_0_gets_no_informational_response() -> None:
     engine = engine_after(GET_1_0)
-    engine.send_informational(103, [(b"link", b"</a.css>")])
+    engine.send_informational(1, 103, [(b"link", b"</a.css>")])
     assert engine.data_to_send() == b""
 
 
 def test_informational_fields_are_checked() -> None:
     engine = engine_after(GET)
     with pytest.raises(ValueError):
-        engine.send_informational(103, [(b"link", b"a\r\n\r\n")])
+        engine.send_informational(1, 103, [(b"link", b"a\r\n\r\n")])
     assert engine.data_to_send() == b""
 
 
@@ -467,8 +467,8 @@ def test_large_pieces_are_not_joined() -> None:
 def test_a_dropped_head_is_forgotten() -> None:
     engine = engine_after(GET)
     engine.send_headers(1, 200, [(b"x", b"y")], True)
-    engine.drop_headers()
-    engine.send_error(500)
+    engine.drop_headers(1)
+    engine.send_error(1, 500)
     read = Read(sent_by(engine))
     assert (read.status, read.all_of(b"x"), read.closes) == (500, [], True)
     engine.start_next_cycle()

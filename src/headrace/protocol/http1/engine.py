@@ -17,7 +17,14 @@ from enum import Enum, auto
 import httptools
 
 from headrace.errors import RemoteProtocolError
-from headrace.protocol.events import ConnectionFailed, DataReceived, Event, TrailersReceived
+from headrace.protocol.events import (
+    HTTP2_PREFACE,
+    ConnectionFailed,
+    DataReceived,
+    Event,
+    PrefaceReceived,
+    TrailersReceived,
+)
 from headrace.protocol.http1.chunked import ChunkedDecoder
 from headrace.protocol.http1.parser import CHUNKED, Head, HeadParser, status_of
 from headrace.protocol.http1.responder import Responder
@@ -58,6 +65,7 @@ class HTTP1Engine(Responder):
     Args:
         parser: checks heads; may be shared by all connections of a thread.
         defaults: what responses begin with.
+        sniffs_http2: the first bytes may be the preface of HTTP/2, which is then told.
 
     Attributes:
         state: what the next byte is.
@@ -66,11 +74,12 @@ class HTTP1Engine(Responder):
 
     __slots__ = (
         "_body_left", "_counted_bytes", "_decoder", "_eof", "_last", "_last_bytes", "_parser", "_partial",
-        "_scout", "discarding", "pending", "state",
+        "_scout", "_sniffed", "discarding", "pending", "state",
     )  # fmt: skip
 
-    def __init__(self, parser: HeadParser, defaults: ResponseDefaults) -> None:
+    def __init__(self, parser: HeadParser, defaults: ResponseDefaults, sniffs_http2: bool = False) -> None:
         super().__init__(defaults)
+        self._sniffed: bytes | None = b"" if sniffs_http2 else None
         self._parser = parser
         self.state = _IDLE
         self.discarding = False
@@ -88,7 +97,7 @@ class HTTP1Engine(Responder):
     @property
     def is_reading_head(self) -> bool:
         """A part of a head has arrived and the rest has not."""
-        return self._partial is not None
+        return self._partial is not None or bool(self._sniffed)
 
     @property
     def should_close(self) -> bool:
@@ -108,6 +117,14 @@ class HTTP1Engine(Responder):
         """
         state = self.state
         if state is _IDLE:
+            if self._sniffed is not None:
+                data = self._sniffed + data
+                if HTTP2_PREFACE.startswith(data):
+                    self._sniffed = data
+                    return NO_EVENTS if len(data) < len(HTTP2_PREFACE) else (PrefaceReceived(data),)
+                self._sniffed = None
+                if data.startswith(HTTP2_PREFACE):
+                    return (PrefaceReceived(data),)
             # A client that keeps its connection often repeats itself to the byte (polls, probes, the same
             # page's requests). The head that was found right once is right again.
             last = self._last
@@ -131,7 +148,7 @@ class HTTP1Engine(Responder):
     def receive_eof(self) -> None:
         """The client will send nothing more; what it has sent whole is still answered."""
         self._eof = True
-        if self.state is _BODY or (self.state is _IDLE and self._partial is not None):
+        if self.state is _BODY or (self.state is _IDLE and self.is_reading_head):
             self.state = _CLOSED
             self.keep_alive = False
 

@@ -14,7 +14,7 @@ import httptools
 
 from headrace.errors import RemoteProtocolError
 from headrace.protocol.events import RequestReceived
-from headrace.protocol.fields import HOST, MAX_CACHED_LINE_BYTES, good_hosts, remember
+from headrace.protocol.fields import FORWARDING, NOT_IN_TRAILERS, is_good_host
 from headrace.protocol.http1.limits import HTTP1Limits
 from headrace.types import Headers
 
@@ -27,12 +27,7 @@ MAX_LENGTH_DIGITS = 18
 METHOD = re.compile(rb"[A-Z][A-Z_-]* [/*!-~]+ HTTP/")
 """Telling an unknown method from noise."""
 
-_FORWARDING = frozenset({
-    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
-    b"x-forwarded-proto",
-})  # fmt: skip
-
-_LISTS = frozenset({b"connection", b"proxy-connection", b"upgrade"}) | _FORWARDING
+_LISTS = frozenset({b"connection", b"proxy-connection", b"upgrade"}) | FORWARDING
 
 _DECISIVE = _LISTS | {b"content-length", b"expect", b"host", b"transfer-encoding"}
 """The fields a head is checked, framed and routed by."""
@@ -57,12 +52,6 @@ _METHODS = {
     name.encode("ascii"): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 }
 _VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
-
-NOT_IN_TRAILERS = frozenset({
-    b"authorization", b"cache-control", b"connection", b"content-encoding", b"content-length",
-    b"content-range", b"content-type", b"cookie", b"expect", b"host", b"max-forwards", b"te", b"trailer",
-    b"transfer-encoding", b"upgrade",
-})  # fmt: skip
 
 
 class _Listener:
@@ -257,7 +246,7 @@ class HeadParser:
             expects_continue,
             # RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored; so is one that brings a body.
             fields.get(b"upgrade", b"") if upgrades and version == "1.1" and body_length == 0 else b"",
-            not _FORWARDING.isdisjoint(fields),
+            not FORWARDING.isdisjoint(fields),
         )
         keep_alive = _keeps_alive(fields.get(b"connection"), version)
         if b"proxy-connection" in fields:
@@ -305,11 +294,8 @@ def _check_host(host: bytes | None, version: str) -> None:
     if host is None:
         if version == "1.1":
             raise RemoteProtocolError("No Host field")
-    elif host not in good_hosts:
-        if not HOST.fullmatch(host):
-            raise RemoteProtocolError(f"Invalid Host: {host!r:.80}")
-        if len(host) <= MAX_CACHED_LINE_BYTES:
-            remember(good_hosts, host, True)
+    elif not is_good_host(host):
+        raise RemoteProtocolError(f"Invalid Host: {host!r:.80}")
 
 
 def _keeps_alive(connection: bytes | None, version: str) -> bool:
@@ -350,7 +336,7 @@ def _split_target(target: bytes, method: str, headers: Headers) -> tuple[bytes, 
         raise RemoteProtocolError(f"Invalid request target: {target!r:.80}")
     rest, _, query = rest.partition(b"?")
     authority, slash, path = rest.partition(b"/")
-    if not authority or b"@" in authority or not HOST.fullmatch(authority):
+    if not authority or b"@" in authority or not is_good_host(authority):
         raise RemoteProtocolError(f"Invalid authority: {authority!r:.80}")
     # RFC 9112 §3.2.2: the authority of an absolute target stands above the Host field.
     headers[:] = [(name, authority if name == b"host" else value) for name, value in headers]

@@ -59,18 +59,20 @@ class Responder:
         """The body of the response under way ends with the connection, RFC 9112 §6.3."""
         return self._version_1_0 and self._must_frame
 
-    def send_error(self, status: int, has_body: bool = True) -> None:
+    def send_error(
+        self, stream_id: int, status: int, has_body: bool = True, fields: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
         """Answer by ourselves, to HEAD without the body, and let the connection end."""
-        self._out.append(error_response(self._defaults, status, has_body))
+        self._out.append(error_response(self._defaults, status, has_body, fields))
         self.keep_alive = False
 
-    def send_continue(self) -> None:
+    def send_continue(self, stream_id: int) -> None:
         """Ask for the body if the client waits to be asked, RFC 9110 §10.1.1."""
         if self._continue_due:
             self._continue_due = False
             self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def send_informational(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def send_informational(self, stream_id: int, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """A 1xx response, RFC 9110 §15.2; HTTP/1.0 has none."""
         if self._version_1_0:
             return
@@ -78,6 +80,15 @@ class Responder:
         self._out.append(
             b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, b"Early Hints" if status == 103 else b"", b"".join(lines))
         )
+
+    def send_upgrade(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """101 Switching Protocols, RFC 9110 §15.2.2: the engine's last words.
+
+        Raises:
+            ValueError, TypeError: a field that cannot be sent; nothing is sent then.
+        """
+        lines = b"".join([_line(field) for field in headers])
+        self._out.append(b"%b%b\r\n" % (self._defaults.head(101), lines))
 
     def send_headers(
         self, stream_id: int, status: int, headers: Iterable[tuple[bytes, bytes]], has_body: bool
@@ -139,7 +150,7 @@ class Responder:
         self._held_head = parts
         return length
 
-    def drop_headers(self) -> None:
+    def drop_headers(self, stream_id: int) -> None:
         """Forget a head that is still held."""
         self._held_head = None
 

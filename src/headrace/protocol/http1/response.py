@@ -5,11 +5,9 @@ RFC 9112 §4 (status line), §6 (framing); RFC 9110 §6.6.1 (Date), §10.2.4 (Se
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from collections.abc import Iterable
 
-from headrace.protocol.fields import SpecialLine, write_line
-
-_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+from headrace.protocol.fields import SpecialLine, error_body, error_fields, phrase, write_line
 
 
 class ResponseDefaults:
@@ -59,7 +57,7 @@ class ResponseDefaults:
         """The same, without the fields that the application sets itself."""
         return b"HTTP/1.1 %d %b\r\n%b%b%b" % (
             status,
-            _PHRASES.get(status, b""),
+            phrase(status),
             b"" if date else self._date,
             b"" if server else self._server,
             self._fields,
@@ -71,20 +69,21 @@ def _serialised(name: bytes, value: bytes) -> bytes:
     return line.line if isinstance(line, SpecialLine) else line
 
 
-def error_response(defaults: ResponseDefaults, status: int, has_body: bool = True) -> bytes:
-    """A whole response that the server gives by itself and closes behind; 400 has uvicorn's words.
+def error_response(
+    defaults: ResponseDefaults,
+    status: int,
+    has_body: bool = True,
+    fields: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """A whole response that the server gives by itself and closes behind.
 
     Without its body it is the answer to HEAD, RFC 9110 §9.3.2.
     """
-    phrase = _PHRASES.get(status, b"")
-    body = b"Invalid HTTP request received." if status == 400 else phrase
-    retry = b"retry-after: 1\r\n" if status == 503 else b""
-    return (
-        b"%bcontent-type: text/plain; charset=utf-8\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        % (
-            defaults.head(status),
-            retry,
-            len(body),
-            body if has_body else b"",
-        )
+    body = error_body(status)
+    further = b"".join(_serialised(name, value) for name, value in (*error_fields(status), *fields))
+    return b"%b%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        defaults.head(status),
+        further,
+        len(body),
+        body if has_body else b"",
     )

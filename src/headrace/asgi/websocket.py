@@ -1,0 +1,358 @@
+"""One WebSocket: its handshake is an HTTP exchange, behind which messages go both ways.
+
+    CONNECTING ──accept──▶ OPEN ──close of either side, loss, error──▶ CLOSED
+        │
+        └─ close (403), a response of the application's own, or none (500) ──▶ CLOSED
+
+ASGI WebSocket specification 2.4 with ``websocket.http.response``. Everything before the acceptance is the
+exchange's: the order of response messages, promised lengths, what is answered for an application that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from headrace.asgi.finished import FINISHED
+from headrace.asgi.http import HTTPExchange, ResponseState
+from headrace.asgi.stream import Stream
+from headrace.errors import ASGIError, ClientDisconnected, HeadraceError, LocalProtocolError
+from headrace.protocol.events import RequestReceived
+from headrace.protocol.fields import TOKEN
+from headrace.types import ASGIApplication, Headers, Message
+
+NORMAL_CLOSURE, GOING_AWAY, NO_STATUS, ABNORMAL_CLOSURE, INTERNAL_ERROR = 1000, 1001, 1005, 1006, 1011
+
+HIGH_WATER_BYTES = 65_536
+"""Messages waiting for the application above which no more are taken from the engine, and frames waiting
+for the end of the turn above which they are written at once."""
+
+_EXPECT_START, _COMPLETE = int(ResponseState.EXPECT_START), int(ResponseState.COMPLETE)
+
+_OURS = frozenset({
+    b"connection", b"content-length", b"sec-websocket-accept", b"sec-websocket-extensions",
+    b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""Fields of the accepting response that are the server's to decide."""
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class Engine(Protocol):
+    """The sending half of a WebSocket engine, as far as a session needs it."""
+
+    out_bytes: int
+    has_unread: bool
+
+    def send_text(self, text: str) -> None:
+        """Encode a text message."""
+
+    def send_bytes(self, data: bytes) -> None:
+        """Encode a binary message."""
+
+
+class Channel(Protocol):
+    """What carries an accepted session: a connection of its own, or a stream of HTTP/2."""
+
+    is_writable: bool
+    is_flush_due: bool
+
+    @property
+    def engine(self) -> Engine:
+        """Encodes messages."""
+
+    def flush(self) -> None:
+        """Write what the engine has encoded."""
+
+    def flush_later(self) -> None:
+        """The same at the end of the turn, together with what is sent until then."""
+
+    def wait_writable(self) -> Awaitable[None]:
+        """Wait while the write brake is on."""
+
+    def on_drained(self) -> None:
+        """No message waits for the application any more: take what the engine holds."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a Close frame and end."""
+
+    def on_application_done(self, session: Any) -> None:
+        """The application has returned, raised or been cancelled."""
+
+
+class WebSocketStream(Stream, Protocol):
+    """What carries a handshake."""
+
+    def accept_websocket(self, session: Any, subprotocol: str | None, headers: Headers) -> None:
+        """Answer with 101, or 200 over HTTP/2, and call the session's ``open``."""
+
+
+class WebSocketSession(HTTPExchange):
+    """One WebSocket, from its handshake to its end.
+
+    Args:
+        application, stream, scope, event: see ``HTTPExchange``.
+
+    Attributes:
+        handshake: what the client offered; the stream's to keep here.
+        messages: that wait for the application.
+        has_traffic: a message has gone either way since somebody last looked.
+    """
+
+    has_access_line = False
+    """Its answer is a line of ``uvicorn.error``, as uvicorn's."""
+
+    __slots__ = ("_channel", "_end", "_has_closed", "_waiters", "handshake", "has_traffic", "messages")
+
+    def __init__(
+        self, application: ASGIApplication, stream: Stream, scope: dict[str, Any], event: RequestReceived
+    ) -> None:
+        super().__init__(application, stream, scope, event)
+        self._channel: Channel | None = None
+        self._end: Message | None = None
+        self._has_closed = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self.handshake: Any = None
+        self.has_traffic = False
+        self.messages: list[Message] = [{"type": "websocket.connect"}]
+
+    # The server's side
+
+    @property
+    def is_over(self) -> bool:
+        """Either side has closed, or the client is gone."""
+        return self._end is not None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of the messages that wait for the application."""
+        return sum(len(message.get("bytes") or message.get("text") or b"") for message in self.messages)
+
+    def open(self, channel: Channel) -> None:
+        """The handshake is accepted: from now on ``channel`` carries the session."""
+        self._channel = channel
+        self._stream = channel  # type: ignore[assignment]
+        # The connection's engine and its books go with the handshake; thousands of sessions sit idle.
+        self._engine = self._turn = self.handshake = None  # type: ignore[assignment]
+
+    def take_early_data(self) -> bytes:
+        """What the client has sent behind its handshake, before that was answered; over HTTP/2 it may."""
+        early = b"".join(self._body)
+        self._body = []
+        self.buffered_bytes = 0
+        return early
+
+    def feed_message(self, message: str | bytes) -> None:
+        """Take one message of the client's."""
+        if type(message) is bytes:
+            self.messages.append({"type": "websocket.receive", "bytes": message})
+        else:
+            self.messages.append({"type": "websocket.receive", "text": message})
+        self.has_traffic = True
+        if self._waiters:
+            self._wake()
+
+    def end(self, code: int, reason: str = "") -> None:
+        """The session is over: ``receive`` gives what has come before, then ``websocket.disconnect``."""
+        if self._end is None:
+            self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
+            self._wake()
+
+    def disconnect(self) -> None:
+        """The client is gone before the handshake was answered, or while it was refused."""
+        super().disconnect()
+        self.end(ABNORMAL_CLOSURE)
+
+    def half_close(self) -> None:
+        """The client has sent its end before the answer, so no session can follow."""
+        super().half_close()
+        self.end(ABNORMAL_CLOSURE)
+
+    # The application's side
+
+    async def receive(self) -> Message:
+        """The next ASGI message; waits until there is one. Behind the end it is the end again."""
+        messages = self.messages
+        if not messages and self._channel is not None and self._channel.engine.has_unread:
+            self._channel.on_drained()
+        while not messages:
+            if self._end is not None:
+                return self._end
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        return messages.pop(0)
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Take one ASGI message.
+
+        A plain method, see ``HTTPExchange.send``.
+
+        Raises:
+            ASGIError: out of order, or not valid.
+            ClientDisconnected: the client is gone.
+        """
+        channel = self._channel
+        kind = message["type"]
+        if channel is None:
+            return self._answer(kind, message)
+        if self._end is not None or kind != "websocket.send":
+            return self._close(kind, message)
+        engine = channel.engine
+        data = message.get("bytes")
+        if data is not None:
+            engine.send_bytes(data)
+        else:
+            text = message.get("text")
+            if not isinstance(text, str):
+                raise ASGIError("'websocket.send' needs 'bytes' or 'text'")
+            try:
+                engine.send_text(text)
+            except LocalProtocolError as error:
+                raise ASGIError(str(error)) from None
+        self.has_traffic = True
+        if engine.out_bytes > HIGH_WATER_BYTES:
+            channel.flush()
+        elif not channel.is_flush_due:
+            channel.flush_later()
+        return FINISHED if channel.is_writable else channel.wait_writable()
+
+    # Within: the handshake
+
+    def _answer(self, kind: str, message: Message) -> Awaitable[None]:
+        if kind in ("websocket.accept", "websocket.close") and self.state == _EXPECT_START:
+            if self.is_disconnected or self._half_closed:
+                raise ClientDisconnected("The client left before its handshake was answered")
+            return self._accept(message) if kind == "websocket.accept" else self._refuse()
+        if kind.startswith("websocket.http.response."):
+            if kind == "websocket.http.response.start":
+                self._log_answer(message.get("status"))
+                self.messages.clear()
+            return super().send({**message, "type": kind.removeprefix("websocket.")})
+        if self.state == _EXPECT_START:
+            raise ASGIError(
+                "Expected ASGI message 'websocket.accept', 'websocket.close' or "
+                f"'websocket.http.response.start', but got '{kind}'."
+            )
+        raise ASGIError(f"Unexpected ASGI message '{kind}', after the handshake has been answered.")
+
+    def _accept(self, message: Message) -> Awaitable[None]:
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None and not _is_token(subprotocol):
+            raise ASGIError(f"Invalid subprotocol: {subprotocol!r:.80}")
+        headers = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
+        for name, _ in headers:
+            if name.lower() in _OURS:
+                raise ASGIError(f"The field {name!r:.80} of an accepted WebSocket is the server's")
+        stream: Any = self._stream
+        self._log_answer("[accepted]")
+        self.state = _COMPLETE
+        try:
+            stream.accept_websocket(self, subprotocol, headers)
+        except ValueError as error:
+            self.state = _EXPECT_START
+            raise ASGIError(str(error)) from None
+        return FINISHED
+
+    def _refuse(self) -> Awaitable[None]:
+        """Closed before it was accepted: 403, as the ASGI specification says."""
+        self._log_answer(403)
+        self.messages.clear()
+        super().send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+        return super().send({"type": "http.response.body", "body": b""})
+
+    def _log_answer(self, answer: object) -> None:
+        client = self.scope.get("client")
+        peer = f"{client[0]}:{client[1]}" if client else ""
+        path = quote(self.scope.get("path", ""))
+        query = self.scope.get("query_string", b"")
+        target = f"{path}?{query.decode('latin-1')}" if query else path
+        _logger.info('%s - "WebSocket %s" %s', peer, target, answer)
+
+    # Within: the open session
+
+    def _close(self, kind: str, message: Message) -> Awaitable[None]:
+        """Anything but a message on an open session."""
+        channel = self._channel
+        assert channel is not None
+        if kind not in ("websocket.send", "websocket.close"):
+            raise ASGIError(f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'.")
+        if self._end is not None:
+            return self._send_behind_the_end(kind)
+        code = message.get("code", NORMAL_CLOSURE)
+        reason = message.get("reason") or ""
+        try:
+            channel.close(code, reason)
+        except HeadraceError as error:
+            raise ASGIError(str(error)) from None
+        self._has_closed = True
+        self.messages.clear()
+        self.end(code, reason)
+        return FINISHED
+
+    def _send_behind_the_end(self, kind: str) -> Awaitable[None]:
+        """Nothing can follow. Closing what the client has closed is what every clean-up does."""
+        if self._has_closed:
+            raise ASGIError(f"Unexpected ASGI message '{kind}', after sending 'websocket.close'.")
+        if kind == "websocket.close":
+            return FINISHED
+        raise ClientDisconnected("The WebSocket is closed")
+
+    def _on_return(self, result: object) -> None:
+        if self._channel is None:
+            if self.state != _COMPLETE and not self.is_disconnected:
+                self._on_unfinished()
+        elif self._end is None:
+            self._channel.close(NORMAL_CLOSURE, "")
+            self.end(NORMAL_CLOSURE)
+        elif result is not None:
+            _logger.error("ASGI callable should return None, but returned '%s'.", result)
+
+    def _on_error(self, error: BaseException) -> None:
+        if self._end is not None and isinstance(error, OSError):
+            # What an application raises because the client has gone is not its fault.
+            _logger.debug("The client left: %r", error)
+            return
+        if self._channel is None:
+            super()._on_error(error)
+            return
+        _logger.error("Exception in ASGI application\n", exc_info=error)
+        self._give_up(500)
+
+    def _give_up(self, status: int) -> None:
+        if self._channel is None:
+            if self.state == _EXPECT_START:
+                self._log_answer(status)
+            super()._give_up(status)
+            return
+        if self._end is None:
+            code = GOING_AWAY if status == 503 else INTERNAL_ERROR
+            self._channel.close(code, "")
+            self.end(code)
+
+    def _missing(self) -> str:
+        return "sending handshake" if self.state == _EXPECT_START else "completing response"
+
+    def _complete(self) -> None:
+        super()._complete()
+        self.end(ABNORMAL_CLOSURE)
+
+    def _wake(self) -> None:
+        super()._wake()
+        waiters = self._waiters
+        if waiters:
+            self._waiters = []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+def _is_token(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and TOKEN.fullmatch(text.encode("ascii")) is not None

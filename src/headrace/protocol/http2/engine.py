@@ -1,0 +1,463 @@
+"""The HTTP/2 engine of one connection, server side; the only user of ``ngh2``.
+
+Frames, HPACK, flow control and the states of streams are libnghttp2's. What is ours: which requests are
+refused and how, how much a stream may hold, what a flood is, and the same calls and events that HTTP/1.1 has.
+
+A stream here is two facts, whether its request and its response have been given whole; it is over when
+``StreamClosed`` says so.
+
+Floods (RFC 9113 §10.5). A connection has two allowances, refilled at each ``tick`` of whoever owns the clock:
+
+- **resets**: streams that the client ends, or makes end, before their response was given whole (rapid
+  reset, CVE-2023-44487, and its kin that provoke a reset by the server). Each stream that ends in order gives
+  one back, so a client that works is never taken for one that floods.
+- **control frames**: SETTINGS, PING, PRIORITY_UPDATE and empty DATA, which cost more than they carry.
+  WINDOW_UPDATE costs a tenth of these, and body sent pays for it.
+
+Whoever uses one up is sent GOAWAY with ENHANCE_YOUR_CALM. Header sections, CONTINUATION frames and SETTINGS
+entries are bounded by libnghttp2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from headrace.errors import RemoteProtocolError
+from headrace.protocol.events import (
+    ConnectionEnded,
+    ConnectionFailed,
+    DataReceived,
+    Event,
+    StreamClosed,
+    StreamFailed,
+    TrailersReceived,
+    WindowOpened,
+)
+from headrace.protocol.fields import check_field, error_body, error_fields
+from headrace.protocol.http2.limits import HTTP2Limits
+from headrace.protocol.http2.request import read_request, read_trailers
+from headrace.protocol.http2.response import HTTP2Defaults, Pair, SpecialField, read_field, response_fields
+
+try:
+    import ngh2
+except ImportError:
+    is_available = False
+else:
+    is_available = True
+
+MISSING = "HTTP/2 needs the package ngh2: pip install 'headrace[http2]'"
+
+MAX_RESETS = 1_000
+RESETS_PER_TICK = 33
+MAX_CONTROL = 10_000
+CONTROL_COST = 10
+"""Of a frame that carries nothing: so 1,000 between two ticks."""
+BYTES_PER_CONTROL = 256
+
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
+
+_REQUEST_WHOLE, _RESPONSE_WHOLE = 1, 2
+_LARGE_BYTES = 16_384
+
+
+class HTTP2Engine:
+    """Bytes of one connection to events of its streams, and what exchanges send to bytes.
+
+    Args:
+        limits: what a client may ask for.
+        defaults: what responses begin with.
+
+    Attributes:
+        last_stream_id: the highest stream whose request has been given out.
+        is_failed: nothing more is read or encoded; ``data_to_send`` has the last words.
+    """
+
+    __slots__ = (
+        "_control", "_defaults", "_expecting", "_has_peer_ended", "_held", "_last_words", "_limits", "_ngh2",
+        "_received", "_resets", "_streams", "_unfinished", "is_failed", "last_stream_id",
+    )  # fmt: skip
+
+    def __init__(self, limits: HTTP2Limits, defaults: HTTP2Defaults) -> None:
+        self._limits = limits
+        self._defaults = defaults
+        self._streams: dict[int, int] = {}
+        self._held: dict[int, list[Pair]] = {}
+        self._expecting: set[int] = set()
+        self._received: dict[int, int] = {}
+        self._unfinished: list[int] = []
+        self._resets = MAX_RESETS
+        self._control = MAX_CONTROL
+        self._last_words = b""
+        self.last_stream_id = 0
+        self.is_failed = False
+        self._has_peer_ended = False
+        self._ngh2 = ngh2.Connection(ngh2.Role.SERVER, _configuration(limits))
+        self._ngh2.initiate_connection({
+            ngh2.Setting.MAX_CONCURRENT_STREAMS: limits.streams,
+            ngh2.Setting.INITIAL_WINDOW_SIZE: limits.window_bytes,
+            ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.head_bytes,
+            ngh2.Setting.ENABLE_CONNECT_PROTOCOL: 1,
+            ngh2.Setting.NO_RFC7540_PRIORITIES: 1,
+        })  # fmt: skip
+        self._ngh2.set_local_window_size(limits.connection_window_bytes)
+
+    # Receiving
+
+    def receive_data(self, data: bytes) -> Sequence[Event]:
+        """Take what the socket gave; does not raise for what a peer sends."""
+        if self.is_failed:
+            return ()
+        error: RemoteProtocolError | None = None
+        try:
+            self._ngh2.receive_data(data)
+        except ngh2.DenialOfServiceError as dos:
+            error = RemoteProtocolError(str(dos), error_code=ENHANCE_YOUR_CALM)
+        except ngh2.NGH2Error as broken:
+            error = RemoteProtocolError(str(broken), error_code=PROTOCOL_ERROR)
+        events = self.events(len(data) > _LARGE_BYTES)
+        if error is not None and not self.is_failed:
+            self._fail(error, events)
+        return events
+
+    def events(self, is_large: bool = False) -> list[Event]:
+        """What has happened since: by what was received, and by what was sent."""
+        found: list[Event] = []
+        control = 0
+        event: Any
+        for event in self._ngh2.events():
+            kind = type(event)
+            if kind is ngh2.RequestReceived:
+                self._on_request(event, is_large, found)
+            elif kind is ngh2.StreamClosed:
+                self._on_closed(event, found)
+            elif kind is ngh2.DataReceived:
+                if not event.data and not event.end_stream:
+                    control += CONTROL_COST
+                else:
+                    self._on_data(event, found)
+            elif kind is ngh2.WindowUpdated:
+                control += 1
+                found.append(WindowOpened(event.stream_id))
+            elif kind is ngh2.TrailersReceived:
+                self._on_trailers(event, found)
+            elif kind in _CONTROL_FRAMES:
+                control += CONTROL_COST
+                if kind is ngh2.SettingsReceived:
+                    found.append(WindowOpened(0))
+            elif kind is ngh2.GoAwayReceived:
+                self._has_peer_ended = True
+            elif kind is ngh2.ConnectionClosed:
+                self._on_connection_closed(event, found)
+        if control:
+            self._control -= control
+        if (self._control < 0 or self._resets < 0) and not self.is_failed:
+            what = "control frames" if self._control < 0 else "streams reset"
+            self._fail(RemoteProtocolError(f"Too many {what}", error_code=ENHANCE_YOUR_CALM), found)
+        return found
+
+    def tick(self) -> None:
+        """A while has passed, about a second: refill the allowances."""
+        self._control = max(self._control, MAX_CONTROL)
+        self._resets = min(MAX_RESETS, self._resets + RESETS_PER_TICK)
+
+    def consumed(self, stream_id: int, size: int) -> None:
+        """The application took ``size`` bytes of the stream's body: the client may send as many more."""
+        if not self.is_failed:
+            self._call(self._ngh2.acknowledge_received_data, size, stream_id)
+
+    def _on_request(self, event: Any, is_large: bool, found: list[Event]) -> None:
+        stream_id = event.stream_id
+        self.last_stream_id = stream_id
+        self._streams[stream_id] = _REQUEST_WHOLE if event.end_stream else 0
+        try:
+            request = read_request(stream_id, event.headers, event.end_stream, self._limits, is_large)
+        except RemoteProtocolError as error:
+            self._refuse(stream_id, error, _is_head(event.headers))
+            found.append(StreamFailed(stream_id, error))
+            return
+        if request.expects_continue:
+            self._expecting.add(stream_id)
+        found.append(request)
+
+    def _on_data(self, event: Any, found: list[Event]) -> None:
+        stream_id = event.stream_id
+        size = len(event.data)
+        # A client that sends the body no longer waits for 100 Continue.
+        self._expecting.discard(stream_id)
+        if event.end_stream:
+            self._streams[stream_id] = self._streams.get(stream_id, 0) | _REQUEST_WHOLE
+        limit = self._limits.body_bytes
+        if limit is not None:
+            received = self._received[stream_id] = self._received.get(stream_id, 0) + size
+            if received > limit:
+                self.consumed(stream_id, size)
+                if received - size <= limit:
+                    error = RemoteProtocolError(f"Request body of more than {limit} bytes", 413)
+                    found.append(StreamFailed(stream_id, error))
+                return
+        found.append(DataReceived(stream_id, event.data, event.end_stream))
+
+    def _on_trailers(self, event: Any, found: list[Event]) -> None:
+        stream_id = event.stream_id
+        self._streams[stream_id] = self._streams.get(stream_id, 0) | _REQUEST_WHOLE
+        try:
+            found.append(TrailersReceived(stream_id, read_trailers(event.headers, self._limits)))
+        except RemoteProtocolError as error:
+            found.append(StreamFailed(stream_id, error))
+
+    def _on_closed(self, event: Any, found: list[Event]) -> None:
+        stream_id = event.stream_id
+        state = self._streams.pop(stream_id, None)
+        self._received.pop(stream_id, None)
+        self._expecting.discard(stream_id)
+        self._held.pop(stream_id, None)
+        if state is not None and state & _RESPONSE_WHOLE:
+            if self._resets < MAX_RESETS:
+                self._resets += 1
+        else:
+            self._resets -= 1
+        if state is not None:
+            found.append(StreamClosed(stream_id, event.error_code))
+
+    def _on_connection_closed(self, event: Any, found: list[Event]) -> None:
+        """Everything has been sent, GOAWAY too: ours for an error of the client's, or the client's own."""
+        if self.is_failed:
+            return
+        if self._has_peer_ended or not event.error_code:
+            self.is_failed = True
+            found.append(ConnectionEnded())
+        else:
+            error = RemoteProtocolError("The client broke HTTP/2", error_code=event.error_code)
+            self._fail(error, found, b"")
+
+    def _refuse(self, stream_id: int, error: RemoteProtocolError, is_head: bool) -> None:
+        self.send_error(stream_id, error.status, not is_head)
+
+    def _fail(self, error: RemoteProtocolError, found: list[Event], last_words: bytes | None = None) -> None:
+        """Give up the connection with GOAWAY, RFC 9113 §5.4.1."""
+        if last_words is None:
+            # What libnghttp2 has to say goes first; if it has given up, the frame is ours to make.
+            last_words = self._pull() + _goaway(self.last_stream_id, error.error_code)
+        self._last_words = last_words
+        self.is_failed = True
+        found.append(ConnectionFailed(error))
+
+    # Sending: what an exchange calls
+
+    def send_headers(
+        self, stream_id: int, status: int, headers: Iterable[Pair], has_body: bool
+    ) -> int | None:
+        """Check and keep the head of a response; it goes out with the first ``send_data``.
+
+        Args:
+            stream_id: the exchange's.
+            status: 200 to 999.
+            headers: as the application gave them; fields of the connection are left out.
+            has_body: False for HEAD, 204 and 304.
+
+        Returns:
+            The Content-Length that the application promised, or None.
+
+        Raises:
+            ValueError, TypeError: a field that cannot be sent; nothing is kept then.
+        """
+        defaults = self._defaults
+        head = (defaults.heads.get(status) or defaults.head(status)).copy()
+        length: int | None = None
+        own: set[bytes] | None = None
+        known = response_fields.get
+        for field in headers:
+            try:
+                pair = known(field)
+            except TypeError:
+                pair = None  # a list: fine as a pair, but no key
+            if pair is None:
+                pair = read_field(*field)
+            if type(pair) is tuple:
+                head.append(pair)
+                continue
+            assert isinstance(pair, SpecialField)
+            if pair.length >= 0:
+                if length is not None:
+                    if length != pair.length:
+                        raise ValueError(f"Content-Length twice: {length} and {pair.length}")
+                    continue
+                length = pair.length
+                if status == 204:
+                    continue
+            elif pair.pair is not None:
+                own = {pair.name} if own is None else own | {pair.name}
+            if pair.pair is not None:
+                head.append(pair.pair)
+        if own is not None:
+            head = defaults.head_without(status, own) + head[len(defaults.head(status)) :]
+        self._held[stream_id] = head
+        return length
+
+    def drop_headers(self, stream_id: int) -> None:
+        """Forget a head that is still held."""
+        self._held.pop(stream_id, None)
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Encode a piece of the response's body, and the head if it is still held."""
+        try:
+            head = self._held.pop(stream_id, None)
+            if head is not None:
+                if end_stream and not data:
+                    self._ngh2.send_response(stream_id, head, end_stream=True)
+                    self._end_response(stream_id)
+                    return
+                self._ngh2.send_response(stream_id, head)
+            if data or end_stream:
+                self._ngh2.send_data(stream_id, data, end_stream=end_stream)
+        except ngh2.NGH2Error:
+            # The stream has gone in the meantime; its ``StreamClosed`` is on the way.
+            return
+        if end_stream:
+            self._end_response(stream_id)
+
+    def send_trailers(self, stream_id: int, headers: Iterable[Pair]) -> None:
+        """End the response with trailers.
+
+        Raises:
+            ValueError, TypeError: a field that cannot be sent; the body is not ended then.
+        """
+        pairs = [(check_field(name, value), value) for name, value in headers]
+        self._call(self._ngh2.send_trailers, stream_id, pairs)
+        self._end_response(stream_id)
+
+    def send_informational(self, stream_id: int, status: int, headers: Iterable[Pair]) -> None:
+        """A 1xx response, RFC 9110 §15.2.
+
+        Raises:
+            ValueError, TypeError: a field that cannot be sent.
+        """
+        pairs = [(check_field(name, value), value) for name, value in headers]
+        head = [(b":status", b"%d" % status), *pairs]
+        self._call(self._ngh2.send_informational_response, stream_id, head)
+
+    def send_continue(self, stream_id: int) -> None:
+        """Ask for the body if the client waits to be asked, RFC 9110 §10.1.1."""
+        if stream_id in self._expecting:
+            self._expecting.discard(stream_id)
+            self.send_informational(stream_id, 100, ())
+
+    def send_error(
+        self, stream_id: int, status: int, has_body: bool = True, fields: Iterable[Pair] = ()
+    ) -> None:
+        """A whole response of our own, for HEAD its head."""
+        body = error_body(status)
+        own = [*error_fields(status), *fields, (b"content-length", b"%d" % len(body))]
+        self.send_headers(stream_id, status, own, has_body)
+        self.send_data(stream_id, body if has_body else b"", True)
+
+    def reset(self, stream_id: int, error_code: int) -> None:
+        """End a stream at once, whatever is still queued for it."""
+        self._held.pop(stream_id, None)
+        if stream_id in self._streams:
+            # Not the client's doing: it costs none of its allowance.
+            self._streams[stream_id] |= _RESPONSE_WHOLE
+        self._call(self._ngh2.reset_stream, stream_id, error_code)
+
+    def queued_bytes(self, stream_id: int) -> int:
+        """Body given to ``send_data`` that waits for the client's window or the transport."""
+        return int(self._ngh2.queued_body_size(stream_id))
+
+    @property
+    def all_queued_bytes(self) -> int:
+        """The same of all streams together."""
+        return int(self._ngh2.queued_body_size())
+
+    def data_to_send(self) -> bytes:
+        """Take what may be sent now; ask ``events`` behind it which streams are over."""
+        if self.is_failed:
+            data, self._last_words = self._last_words, b""
+            return data
+        data = self._pull()
+        if self._unfinished:
+            data += self._end_unfinished()
+        if self._control < MAX_CONTROL:
+            self._control = min(MAX_CONTROL, self._control + len(data) // BYTES_PER_CONTROL)
+        return data
+
+    # The end of the connection
+
+    def announce_end(self) -> None:
+        """Tell the client to open no more streams; those that are on the way are still served.
+
+        ``end`` follows a round trip later. RFC 9113 §6.8.
+        """
+        self._call(self._ngh2.send_shutdown_notice)
+
+    def end(self, error_code: int = NO_ERROR) -> None:
+        """GOAWAY with the last stream that is served; later ones are ignored."""
+        self._call(self._ngh2.send_goaway, error_code, last_stream_id=self.last_stream_id)
+
+    # Within
+
+    def _end_response(self, stream_id: int) -> None:
+        state = self._streams.get(stream_id)
+        if state is None:
+            return
+        self._streams[stream_id] = state | _RESPONSE_WHOLE
+        if not state & _REQUEST_WHOLE:
+            self._unfinished.append(stream_id)
+
+    def _end_unfinished(self) -> bytes:
+        """Reset streams whose response is out while their request still comes, RFC 9113 §8.1."""
+        left = []
+        for stream_id in self._unfinished:
+            state = self._streams.get(stream_id)
+            if state is None or state & _REQUEST_WHOLE:
+                continue
+            if self.queued_bytes(stream_id):
+                left.append(stream_id)
+            else:
+                self._call(self._ngh2.reset_stream, stream_id, NO_ERROR)
+        self._unfinished = left
+        return self._pull()
+
+    def _pull(self) -> bytes:
+        try:
+            return bytes(self._ngh2.data_to_send())
+        except ngh2.NGH2Error:
+            return b""
+
+    def _call(self, function: Callable[..., Any], *arguments: Any, **more: Any) -> None:
+        """Call what fails only because the stream or the connection has gone in the meantime."""
+        try:
+            function(*arguments, **more)
+        except (ngh2.NGH2Error, ValueError):
+            return
+
+
+def _configuration(limits: HTTP2Limits) -> Any:
+    """libnghttp2's limits: wide of ours where a single stream can be refused, else the connection ends."""
+    most_head_bytes = 2 * limits.head_bytes + 32 * 2 * limits.fields
+    return ngh2.Configuration(
+        auto_window_update=False,
+        max_inbound_header_list_size=most_head_bytes,
+        max_inbound_header_count=2 * limits.fields + 16,
+        max_continuations=8 + most_head_bytes // 16_384,
+        # Resets are counted here, by what they cost.
+        stream_reset_rate_limit=(2**32, 2**32),
+    )
+
+
+def _goaway(last_stream_id: int, error_code: int) -> bytes:
+    """A GOAWAY frame, RFC 9113 §6.8."""
+    return (
+        b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"
+        + last_stream_id.to_bytes(4, "big")
+        + error_code.to_bytes(4, "big")
+    )
+
+
+def _is_head(fields: tuple[Pair, ...]) -> bool:
+    return any(field == (b":method", b"HEAD") for field in fields[:4])
+
+
+_CONTROL_FRAMES: tuple[Any, ...] = ()
+if is_available:
+    _CONTROL_FRAMES = (ngh2.SettingsReceived, ngh2.PingReceived, ngh2.PriorityUpdateReceived)

@@ -1,0 +1,28 @@
+"""How much an HTTP/2 client may ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HTTP2Limits:
+    """Sizes above which a stream is refused, each with its own status, and what a connection may hold.
+
+    ``target_bytes`` 414, ``head_bytes`` and ``fields`` 431, ``body_bytes`` 413 (None: no limit), as in
+    HTTP/1.1. ``streams`` is SETTINGS_MAX_CONCURRENT_STREAMS, ``window_bytes`` the body of one stream that may
+    wait for the application; the connection's window is the product of both, so that no stream whose
+    application does not read can hold up another.
+    """
+
+    target_bytes: int = 16_384
+    head_bytes: int = 65_536
+    fields: int = 128
+    body_bytes: int | None = None
+    streams: int = 100
+    window_bytes: int = 131_072
+
+    @property
+    def connection_window_bytes(self) -> int:
+        """The connection's receive window."""
+        return min(self.streams * self.window_bytes, 2**31 - 1)

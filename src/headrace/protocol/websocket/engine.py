@@ -1,0 +1,314 @@
+"""The WebSocket engine of one connection, server side: bytes in, events out. RFC 6455 §5.
+
+How the closing handshake moves on is the table ``CLOSING_HANDSHAKE`` of ``closing``. Inside a state the next
+byte is one of three things, and a frame is handled only when it is whole:
+
+    start of a frame ──its head──▶ payload ──its last byte──▶ start of a frame
+       │     ▲
+       └─────┴─ between two fragments of a message, where control frames may come, RFC 6455 §5.4
+
+A head is judged as soon as its bytes are there; nothing is collected for a frame that will be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.errors import RemoteProtocolError
+from headrace.protocol.websocket.closing import (
+    INVALID_DATA,
+    MESSAGE_TOO_BIG,
+    NO_STATUS,
+    State,
+    Step,
+    is_valid_close_code,
+)
+from headrace.protocol.websocket.deflate import DeflateAgreement, compressed_bound
+from headrace.protocol.websocket.events import CloseReceived, ConnectionFailed, Event, PongReceived
+from headrace.protocol.websocket.mask import apply_mask
+from headrace.protocol.websocket.message import FragmentedMessage
+from headrace.protocol.websocket.writer import MAX_CONTROL_BYTES, FrameWriter
+
+NO_EVENTS: tuple[Event, ...] = ()
+
+_FIN = 0x80
+_RSV1 = 0x40
+_OPCODE = 0x0F
+_TEXT = 0x1
+_CLOSE = 0x8
+_PING = 0x9
+_PONG = 0xA
+
+_PLAIN_FIRST_BYTES = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
+"""FIN, three reserved bits and opcode of the frames that exist, RFC 6455 §5.2; control frames always have
+FIN, §5.5."""
+_DEFLATE_FIRST_BYTES = _PLAIN_FIRST_BYTES | {0x41, 0x42, 0xC1, 0xC2}
+"""RSV1 is for the first frame of a data message, RFC 7692 §6."""
+
+# An enum's members are looked up by a descriptor, which costs more than the branch it decides.
+_OPEN, _CLOSING, _CLOSED = State
+
+
+class WebSocketEngine(FrameWriter):
+    """Bytes of one connection to events; its ``FrameWriter`` half makes bytes of messages.
+
+    Args:
+        max_message_bytes: of one message, over its fragments and decompressed; a larger one is refused with
+            1009 before it is collected.
+        deflate: what was agreed on compression, or None; belongs to this connection alone.
+
+    Attributes:
+        has_unread: bytes wait in the engine that may hold whole messages, because ``max_messages`` was
+            reached. Until they are read no more should be received.
+    """
+
+    __slots__ = (
+        "_first", "_first_bytes", "_is_holding", "_mask", "_max_compressed_bytes", "_max_message_bytes",
+        "_max_short", "_message", "_missing_bytes", "_payload", "_rest", "_rest_start", "has_unread",
+    )  # fmt: skip
+
+    def __init__(self, max_message_bytes: int, deflate: DeflateAgreement | None = None) -> None:
+        super().__init__(deflate)
+        self.has_unread = False
+        self._first_bytes = _PLAIN_FIRST_BYTES if deflate is None else _DEFLATE_FIRST_BYTES
+        self._max_message_bytes = max_message_bytes
+        self._max_compressed_bytes = compressed_bound(max_message_bytes)
+        self._max_short = 128 + min(max_message_bytes, 125)
+        """Second byte of the largest masked frame that is short and within the limit."""
+        self._message: FragmentedMessage | None = None
+        self._is_holding = False
+        """Something of earlier calls waits: ``_rest`` or ``_payload``."""
+        self._rest = b""
+        self._rest_start = 0
+        self._payload: bytearray | None = None
+        """What has come of a payload that is not whole; still masked."""
+        self._missing_bytes = 0
+        self._first = 0
+        self._mask = b""
+
+    def receive_data(self, data: bytes, max_messages: int = 32) -> Sequence[Event]:
+        """Take what the connection gave; nothing a peer sends makes it raise.
+
+        Args:
+            data: any bytes; none to go on with what is unread.
+            max_messages: so many events at most; what comes behind stays bytes, see ``has_unread``.
+
+        Returns:
+            Events in order. After CloseReceived or ConnectionFailed the state is CLOSED, what follows is
+            dropped, and the connection is to end once the out-buffer is written.
+        """
+        if self.state is _CLOSED:
+            return NO_EVENTS
+        events: list[Event] = []
+        position = 0
+        try:
+            if self._is_holding:
+                data, position = self._resume(data, max_messages, events)
+            size = len(data)
+            head_limit = size - 5
+            is_plain = self._message is None and self.state is _OPEN
+            while position < size and len(events) < max_messages:
+                if is_plain and position < head_limit:
+                    # The common case in line: a whole, short message in one frame. The rest is _take_frame.
+                    first = data[position]
+                    second = data[position + 1]
+                    end = position + second - 122
+                    if (first == 0x82 or first == 0x81) and 127 < second <= self._max_short and end <= size:
+                        start = position + 6
+                        payload = apply_mask(data[start:end], data[position + 2 : start])
+                        events.append(payload if first == 0x82 else payload.decode())
+                        position = end
+                        continue
+                position = self._take_frame(data, position, events)
+                is_plain = self._message is None and self.state is _OPEN
+        except RemoteProtocolError as error:
+            return self._fail(error, events)
+        except UnicodeDecodeError as error:
+            text = f"Text is not UTF-8: {error.reason}"
+            return self._fail(RemoteProtocolError(text, close_code=INVALID_DATA), events)
+        if position < size:
+            self._hold(data, position)
+            self.has_unread = True
+        return events
+
+    def _resume(self, data: bytes, max_messages: int, events: list[Event]) -> tuple[bytes, int]:
+        """Go on with what earlier calls left.
+
+        Returns:
+            Bytes, and the place in them where the next frame starts.
+        """
+        position = 0
+        if self._rest:
+            position = self._rest_start
+            if data:
+                data = self._rest[position:] + data
+                position = 0
+            else:
+                data = self._rest
+            self._rest = b""
+            self.has_unread = False
+        payload = self._payload
+        if payload is None:
+            self._is_holding = False
+            return data, position
+        if max_messages < 1:
+            return data, position
+        fresh = data[position : position + self._missing_bytes]
+        payload += fresh
+        self._missing_bytes -= len(fresh)
+        if self._missing_bytes:
+            return data, len(data)
+        self._payload = None
+        self._is_holding = False
+        unmasked = apply_mask(payload, self._mask)
+        del payload
+        self._take_payload(self._first, unmasked, events)
+        return data, len(data) if self.state is _CLOSED else position + len(fresh)
+
+    def _hold(self, data: bytes, position: int) -> None:
+        self._rest = data
+        self._rest_start = position
+        self._is_holding = True
+
+    def _take_frame(self, data: bytes, position: int, events: list[Event]) -> int:
+        """Take the frame that starts at ``position``, or keep what has come of it.
+
+        Returns:
+            Where the next one starts; the end of ``data`` when nothing more is to be read in it.
+        """
+        size = len(data)
+        if size - position < 2:
+            self._hold(data[position:], 0)
+            return size
+        first = data[position]
+        second = data[position + 1]
+        self._check_start(first, second)
+        start = position + 6
+        length = second & 127
+        if length > 125:
+            start += 2 if length == 126 else 8
+            if start - 4 > size:
+                self._hold(data[position:], 0)
+                return size
+            length = _read_length(data[position + 2 : start - 4])
+        self._check_length(first, length)
+        if start > size:
+            self._hold(data[position:], 0)
+            return size
+        mask = data[start - 4 : start]
+        end = start + length
+        if end > size:
+            self._payload = bytearray(data[start:])
+            self._missing_bytes = end - size
+            self._first = first
+            self._mask = mask
+            self._is_holding = True
+            return size
+        self._take_payload(first, apply_mask(data[start:end], mask), events)
+        return size if self.state is _CLOSED else end
+
+    def _check_start(self, first: int, second: int) -> None:
+        """Judge the first two bytes of a frame: FIN, reserved bits, opcode, MASK, length."""
+        if first not in self._first_bytes:
+            raise RemoteProtocolError(_why_refused(first))
+        if second < 128:
+            raise RemoteProtocolError("A client's frame is not masked")
+        opcode = first & _OPCODE
+        if opcode >= _CLOSE:
+            if second - 128 > MAX_CONTROL_BYTES:
+                raise RemoteProtocolError(f"A control frame of more than {MAX_CONTROL_BYTES} bytes")
+        elif opcode:
+            if self._message is not None:
+                raise RemoteProtocolError("A message starts inside a message")
+        elif self._message is None:
+            raise RemoteProtocolError("A continuation without a start")
+
+    def _check_length(self, first: int, length: int) -> None:
+        """Judge a payload by its length, before any of it is collected."""
+        message = self._message
+        if first & _OPCODE >= _CLOSE:
+            return
+        if first & _RSV1 or (message is not None and message.is_compressed):
+            is_too_big = length > self._max_compressed_bytes
+        else:
+            is_too_big = length + (0 if message is None else len(message.data)) > self._max_message_bytes
+        if is_too_big:
+            raise RemoteProtocolError(
+                f"A message of more than {self._max_message_bytes} bytes", close_code=MESSAGE_TOO_BIG
+            )
+
+    def _take_payload(self, first: int, payload: bytes, events: list[Event]) -> None:
+        """Take a whole frame, its payload unmasked."""
+        opcode = first & _OPCODE
+        if opcode >= _CLOSE:
+            self._take_control(opcode, payload, events)
+            return
+        message = self._message
+        is_last = first >= _FIN
+        if first & _RSV1 or (message is not None and message.is_compressed):
+            assert self._deflate is not None, "RSV1 is refused without an agreement"
+            collected = 0 if message is None else len(message.data)
+            payload = self._deflate.decompress(payload, is_last, self._max_message_bytes - collected)
+        if not is_last:
+            if message is None:
+                message = self._message = FragmentedMessage(opcode == _TEXT, bool(first & _RSV1))
+            message.add(payload)
+            return
+        whole: str | bytes
+        if message is not None:
+            self._message = None
+            whole = message.end(payload)
+        else:
+            whole = payload.decode() if opcode == _TEXT else payload
+        if self.state is _OPEN:
+            events.append(whole)
+
+    def _take_control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+        if opcode == _PING:
+            # RFC 6455 §5.5.2: "unless it already received a Close frame"; that ours is sent is no reason.
+            self._send_pong(payload)
+            return
+        if opcode == _PONG:
+            events.append(PongReceived(payload))
+            return
+        code = NO_STATUS
+        if len(payload) == 1:
+            raise RemoteProtocolError("A Close frame with half a code")
+        if payload:
+            code = payload[0] << 8 | payload[1]
+            if not is_valid_close_code(code):
+                raise RemoteProtocolError(f"Close code {code} may not be sent")
+        events.append(CloseReceived(code, payload[2:].decode()))
+        self._message = None
+        self._close(Step.RECEIVE, code, "")
+
+    def _fail(self, error: RemoteProtocolError, events: list[Event]) -> Sequence[Event]:
+        """Answer a breach of the protocol and read no more, RFC 6455 §7.1.7."""
+        self._close(Step.FAIL, error.close_code, str(error))
+        self._message = None
+        events.append(ConnectionFailed(error))
+        return events
+
+
+def _read_length(digits: bytes) -> int:
+    """Read an extended payload length, RFC 6455 §5.2.
+
+    "the minimal number of bytes MUST be used to encode the length", and of eight "the most significant bit
+    MUST be 0".
+    """
+    length = int.from_bytes(digits, "big")
+    if length < (126 if len(digits) == 2 else 65_536):
+        raise RemoteProtocolError(f"Payload length {length} in {len(digits)} bytes")
+    if length >> 63:
+        raise RemoteProtocolError("Payload length of more than 63 bits")
+    return length
+
+
+def _why_refused(first: int) -> str:
+    """What is wrong with a frame's first byte."""
+    opcode = first & _OPCODE
+    if 2 < opcode < _CLOSE or opcode > _PONG:
+        return f"Reserved opcode {opcode:#x}"
+    if first & 0x70:
+        return f"Reserved bits {first >> 4 & 7:03b} set"
+    return f"A control frame in fragments, opcode {opcode:#x}"

@@ -1,0 +1,311 @@
+"""One TCP, TLS or Unix connection that speaks HTTP/2.
+
+    transport ──data_received──▶ engine ──events──▶ streams ──▶ exchanges, sessions
+        ▲                          │
+        └────────── flush ─────────┘        once a turn, for all streams together
+
+A connection waits for its first request (``--timeout-header``), and without streams for the next one
+(``--timeout-keep-alive``); streams have deadlines of their own. While the transport takes no more, nothing is
+taken from the engine, and what exchanges send waits there, stream by stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from headrace.asgi.scope import ScopeTemplate
+from headrace.net.sockets import local_address, peer_address
+from headrace.protocol.events import (
+    ConnectionEnded,
+    ConnectionFailed,
+    DataReceived,
+    Event,
+    RequestReceived,
+    StreamClosed,
+    StreamFailed,
+    TrailersReceived,
+    WindowOpened,
+)
+from headrace.protocol.http2 import HTTP2Engine
+from headrace.server.http2_stream import HTTP2Stream
+from headrace.server.runtime import Runtime
+from headrace.server.upgrades import scope_template
+from headrace.types import Address
+
+LINGER_S = 2.0
+"""How long a peer has to take the last frames and to end; and how long one that was told of the end may still
+open streams that it had on the way."""
+
+
+class HTTP2Connection(asyncio.Protocol):
+    """An asyncio protocol; its streams carry the exchanges.
+
+    Args:
+        runtime: what all connections share.
+        client, server: in place of the socket's own addresses, when a PROXY header has told them.
+    """
+
+    __slots__ = (
+        "_deadline", "_is_announced", "_is_flush_due", "_server", "_unwritten_bytes", "_waiting", "client",
+        "engine", "is_closing", "is_writable", "runtime", "streams", "template", "transport", "turn",
+    )  # fmt: skip
+
+    def __init__(self, runtime: Runtime, client: Address | None, server: Address | None) -> None:
+        self.runtime = runtime
+        self.turn = runtime.turn
+        self.client = client
+        self._server = server
+        self.engine = HTTP2Engine(runtime.http2_limits, runtime.http2_defaults)
+        self.streams: dict[int, HTTP2Stream] = {}
+        self.transport = cast("asyncio.Transport", None)
+        self.template = cast("ScopeTemplate", None)
+        self.is_writable = True
+        self.is_closing = False
+        self._is_flush_due = False
+        self._is_announced = False
+        """The client has been told to open no more streams."""
+        self._deadline = 0.0
+        self._unwritten_bytes = 0
+        self._waiting: set[HTTP2Stream] = set()
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is open, and known to speak HTTP/2."""
+        runtime = self.runtime
+        self.transport = cast("asyncio.Transport", transport)
+        if self.client is None:
+            self.client = peer_address(self.transport)
+            self._server = local_address(self.transport)
+        self.template = scope_template(runtime, self.transport, self.client, self._server)
+        runtime.connections.add(self)
+        limit = runtime.connection_limit
+        if limit is not None and not limit.admit(self):
+            self.transport.pause_reading()
+            return
+        self._begin()
+
+    def on_admitted(self) -> None:
+        """It had to wait for ``--limit-connections``, and now is served."""
+        self.transport.resume_reading()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._deadline = self.runtime.deadline_in(self.runtime.timeouts.header_s)
+        self.flush()
+        if self.runtime.is_draining:
+            self.drain()
+
+    def data_received(self, data: bytes) -> None:
+        """The client sent something."""
+        if self.is_closing:
+            return
+        self._take(self.engine.receive_data(data))
+        self.flush_later()
+
+    def eof_received(self) -> bool:
+        """The client sent its end: in HTTP/2 it can then not open windows either, so all is over."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        runtime = self.runtime
+        runtime.connections.discard(self)
+        self.is_closing = True
+        self.is_writable = True
+        self._deadline = 0.0
+        self._close_streams()
+        if runtime.connection_limit is not None:
+            runtime.connection_limit.release(self)
+        runtime.on_connection_lost()
+
+    def pause_writing(self) -> None:
+        """The transport is over its high mark."""
+        self.is_writable = False
+        self._unwritten_bytes = self.transport.get_write_buffer_size()
+        self._deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
+
+    def resume_writing(self) -> None:
+        """The transport is under its low mark again."""
+        self.is_writable = True
+        if self.is_closing:
+            return
+        self._deadline = 0.0
+        self.flush()
+        self._wait_if_idle()
+
+    # The streams' side
+
+    def flush_later(self) -> None:
+        """Write at the end of the turn, for all streams that send until then."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self.turn.flush_later(self)
+
+    def flush(self) -> None:
+        """Write what may be sent now."""
+        self._is_flush_due = False
+        if not self.is_writable or self.is_closing:
+            return
+        engine = self.engine
+        data = engine.data_to_send()
+        if not data:
+            return
+        self.transport.write(data)
+        events = engine.events()
+        if events:
+            self._take(events)
+        if self._waiting:
+            self._wake_writers()
+
+    def wait_for_window(self, stream: HTTP2Stream) -> None:
+        """Call the stream's ``release`` when enough of what it queued is gone."""
+        self._waiting.add(stream)
+
+    # The engine's side
+
+    def _take(self, events: Sequence[Event]) -> None:
+        streams = self.streams
+        for event in events:
+            if isinstance(event, RequestReceived):
+                self._deadline = 0.0
+                stream = streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
+                stream.start(event)
+            elif isinstance(event, StreamClosed):
+                closed = streams.pop(event.stream_id, None)
+                if closed is not None:
+                    self._waiting.discard(closed)
+                    closed.on_closed()
+                if not streams:
+                    self._wait_if_idle()
+            elif isinstance(event, DataReceived):
+                known = streams.get(event.stream_id)
+                if known is None:
+                    self.engine.consumed(event.stream_id, len(event.data))
+                else:
+                    known.feed(event)
+            elif isinstance(event, WindowOpened):
+                if self._waiting:
+                    # The flush at the end of this turn sends what now may go, and wakes who waits.
+                    self.flush_later()
+            elif isinstance(event, TrailersReceived):
+                known = streams.get(event.stream_id)
+                if known is not None:
+                    known.feed_trailers(event.headers)
+            elif isinstance(event, StreamFailed):
+                self._on_stream_failed(event)
+            elif isinstance(event, ConnectionEnded):
+                self._close_streams()
+                self._end()
+                return
+            elif isinstance(event, ConnectionFailed):
+                self._on_failed(event)
+                return
+
+    def _on_stream_failed(self, event: StreamFailed) -> None:
+        self.runtime.bad_requests.add(self.client, str(event.error), b"")
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.fail(event.error)
+
+    def _on_failed(self, event: ConnectionFailed) -> None:
+        """The connection is lost for all its streams; GOAWAY says why."""
+        self.runtime.bad_requests.add(self.client, str(event.error), b"")
+        data = self.engine.data_to_send()
+        if data:
+            self.transport.write(data)
+        self._close_streams()
+        self._end()
+
+    def _close_streams(self) -> None:
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._waiting.clear()
+        for stream in streams:
+            stream.on_closed()
+
+    # The server's side
+
+    def on_sweep(self, now: float) -> None:
+        """Act on what is due, for the connection and its streams."""
+        self.engine.tick()
+        if self._is_announced and not self.is_closing:
+            self._finish()
+        if 0.0 < self._deadline <= now:
+            self._on_deadline()
+        for stream in list(self.streams.values()):
+            stream.on_sweep(now)
+
+    def drain(self) -> None:
+        """Take no more streams, let those there are end, and close behind the last. RFC 9113 §6.8."""
+        if self._is_announced or self.is_closing:
+            return
+        self._is_announced = True
+        self.engine.announce_end()
+        for stream in list(self.streams.values()):
+            stream.drain()
+        self.flush()
+        if not self.streams:
+            # What is on the way in this moment is still served; ``on_sweep`` closes.
+            self._deadline = self.runtime.deadline_in(LINGER_S)
+
+    def abort(self) -> None:
+        """Cut it."""
+        self.is_closing = True
+        self.transport.abort()
+
+    # Within
+
+    def _wait_if_idle(self) -> None:
+        """Start the keep-alive timer when no stream is open."""
+        if self.streams or self.is_closing or not self.is_writable:
+            return
+        runtime = self.runtime
+        if runtime.is_draining or not runtime.timeouts.keep_alive_s:
+            self._close()
+        else:
+            self._deadline = runtime.keep_alive_deadline
+
+    def _finish(self) -> None:
+        """A round trip and more behind the announcement: name the last stream that is served."""
+        self.engine.end()
+        self.flush()
+        if not self.streams:
+            self._close()
+
+    def _close(self) -> None:
+        """No stream is open and none is to come."""
+        self.engine.end()
+        self.flush()
+        self._end()
+
+    def _end(self) -> None:
+        """Close behind what is written; what the peer still sends is dropped."""
+        self.is_closing = True
+        self._deadline = self.runtime.deadline_in(LINGER_S)
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _on_deadline(self) -> None:
+        self._deadline = 0.0
+        if self.is_closing:
+            self.transport.abort()
+        elif not self.is_writable:
+            unwritten = self.transport.get_write_buffer_size()
+            if unwritten < self._unwritten_bytes:
+                self._unwritten_bytes = unwritten
+                self._deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
+            else:
+                self.abort()
+        elif not self.streams:
+            self._close()
+
+    def _wake_writers(self) -> None:
+        for stream in list(self._waiting):
+            if stream.has_room():
+                self._waiting.discard(stream)
+                stream.release()

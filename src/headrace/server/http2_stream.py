@@ -1,0 +1,365 @@
+"""One stream of an HTTP/2 connection: what carries an exchange, or the bytes of a WebSocket (RFC 8441)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from time import monotonic
+from typing import Any, Protocol, cast
+
+from headrace.asgi.http import HTTPExchange
+from headrace.asgi.scope import ScopeTemplate
+from headrace.asgi.websocket import WebSocketSession
+from headrace.errors import RemoteProtocolError
+from headrace.protocol.events import DataReceived, RequestReceived
+from headrace.protocol.http2 import HTTP2Engine
+from headrace.protocol.websocket import is_websocket
+from headrace.server.runtime import Runtime
+from headrace.server.sendfile import copy_file
+from headrace.server.turn import Turn
+from headrace.server.upgrades import agree, refusal_fields, start_session
+from headrace.server.websocket import WebSocketChannel
+from headrace.types import Address, Headers
+
+HIGH_WATER_BYTES = 65_536
+"""Response body of one stream that may wait for the client's window before ``send`` waits."""
+
+CONNECTION_HIGH_WATER_BYTES = 524_288
+"""The same of all streams together, above which each may keep no more than ``SMALL_BYTES``."""
+
+SMALL_BYTES = 16_384
+
+INTERNAL_ERROR, CANCEL = 2, 8
+
+
+class Connection(Protocol):
+    """The connection of a stream, as far as the stream needs it."""
+
+    runtime: Runtime
+    turn: Turn
+    engine: HTTP2Engine
+    template: ScopeTemplate
+    client: Address | None
+    is_writable: bool
+
+    def flush(self) -> None:
+        """Write what may be sent now."""
+
+    def flush_later(self) -> None:
+        """Write at the end of the turn."""
+
+    def wait_for_window(self, stream: Any) -> None:
+        """Call the stream's ``release`` when enough of what it queued is gone."""
+
+
+class HTTP2Stream:
+    """The ``Stream`` of one exchange.
+
+    Attributes:
+        exchange: None behind the end of the response; a session stays.
+    """
+
+    __slots__ = (
+        "_connection", "_deadline", "_queued_bytes", "_stall_deadline", "_tunnel", "_unconsumed_bytes",
+        "_writable", "engine", "exchange", "stream_id", "turn",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, stream_id: int) -> None:
+        self._connection = connection
+        self.engine = connection.engine
+        self.turn = connection.turn
+        self.stream_id = stream_id
+        self.exchange: HTTPExchange | None = None
+        self._tunnel: WebSocketTunnel | None = None
+        self._unconsumed_bytes = 0
+        self._deadline = 0.0
+        self._stall_deadline = 0.0
+        self._queued_bytes = 0
+        self._writable: asyncio.Event | None = None
+
+    # The connection's side
+
+    def start(self, event: RequestReceived) -> None:
+        """Run the application for this request."""
+        connection = self._connection
+        runtime = connection.runtime
+        exchange: HTTPExchange
+        if event.upgrade:
+            if runtime.websocket is None or not is_websocket(event) or event.end_stream:
+                self._refuse(RemoteProtocolError(f"Protocol not supported: {event.upgrade!r:.80}", 501))
+                return
+            try:
+                exchange = start_session(runtime, self, connection.template, event)
+            except RemoteProtocolError as error:
+                self._refuse(error)
+                return
+        else:
+            application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
+            exchange = HTTPExchange(application, self, connection.template.build(event), event)
+        runtime.total_requests += 1
+        if runtime.access_log is not None:
+            exchange.started_s = monotonic()
+        if runtime.has_limits and not self._is_admitted(exchange):
+            return
+        self.exchange = exchange
+        runtime.running.add(exchange)
+        runtime.start(exchange)
+
+    def feed(self, event: DataReceived) -> None:
+        """Take a piece of the request's body, or of the tunnel."""
+        size = len(event.data)
+        self._deadline = 0.0
+        if self._tunnel is not None:
+            self._unconsumed_bytes += size
+            self._tunnel.feed(event.data, event.end_stream)
+            return
+        exchange = self.exchange
+        if exchange is None or exchange.is_disconnected:
+            self.engine.consumed(self.stream_id, size)
+            return
+        self._unconsumed_bytes += size
+        exchange.feed(event.data, event.end_stream)
+
+    def feed_trailers(self, headers: Headers) -> None:
+        """Take the request's trailers, which end it."""
+        self._deadline = 0.0
+        if self._tunnel is not None:
+            self._tunnel.feed(b"", True)
+        elif self.exchange is not None:
+            self.exchange.feed_trailers(headers)
+
+    def fail(self, error: RemoteProtocolError) -> None:
+        """The rest of the request is broken or too long: answer if nothing has left, else reset."""
+        exchange = self.exchange
+        if exchange is None or self._tunnel is not None:
+            self.abort()
+            return
+        if not exchange.fail(error):
+            self.engine.reset(self.stream_id, INTERNAL_ERROR)
+        self._end_exchange(exchange)
+        self._connection.flush_later()
+
+    def on_closed(self) -> None:
+        """The stream is over, or the connection."""
+        self.on_consumed()
+        self.release()
+        if self._tunnel is not None:
+            self._tunnel.lose()
+            return
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.disconnect()
+            self._end_exchange(exchange)
+            if self._connection.runtime.cancels_on_disconnect and exchange.task is not None:
+                exchange.task.cancel("The client disconnected")
+
+    def on_sweep(self, now: float) -> None:
+        """Act if the client is silent in a body that is waited for, or takes nothing of a response."""
+        if self._tunnel is not None:
+            self._tunnel.on_sweep(now)
+            return
+        if 0.0 < self._deadline <= now:
+            self._give_up_body()
+        self._check_progress(now)
+
+    def drain(self) -> None:
+        """The server stops."""
+        if self._tunnel is not None:
+            self._tunnel.drain()
+        elif self.exchange is not None and self.exchange.is_event_stream:
+            self.exchange.tell_to_end()
+
+    def has_room(self) -> bool:
+        """Whether what is queued is little enough for more."""
+        engine = self.engine
+        if engine.is_failed:
+            return True
+        queued = engine.queued_bytes(self.stream_id)
+        if queued > HIGH_WATER_BYTES:
+            return False
+        return queued <= SMALL_BYTES or engine.all_queued_bytes <= CONNECTION_HIGH_WATER_BYTES
+
+    def release(self) -> None:
+        """The write brake is off."""
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        if self._tunnel is not None and not self._tunnel.is_writable:
+            self._tunnel.release()
+
+    # The exchange's side: Stream
+
+    @property
+    def is_draining(self) -> bool:
+        """The server stops."""
+        return self._connection.runtime.is_draining
+
+    @property
+    def is_writable(self) -> bool:
+        """Little enough waits for the client's window; looked at behind each piece of a longer body."""
+        if self.has_room():
+            return True
+        self._connection.flush()
+        return self.has_room()
+
+    def flush(self) -> None:
+        """Write at the end of the turn."""
+        self._connection.flush_later()
+
+    def wait_writable(self) -> Awaitable[None]:
+        """Wait until enough of what is queued is gone, or the stream."""
+        self.wait_for_room()
+        if self._writable is None:
+            self._writable = asyncio.Event()
+        return cast("Awaitable[None]", self._writable.wait())
+
+    def wait_for_room(self) -> None:
+        """Have ``release`` called when enough of what is queued is gone."""
+        self._connection.wait_for_window(self)
+
+    def on_consumed(self) -> None:
+        """The application took what was waiting of the body: the client may send as much more."""
+        size = self._unconsumed_bytes
+        if size:
+            self._unconsumed_bytes = 0
+            self.engine.consumed(self.stream_id, size)
+            self._connection.flush_later()
+
+    def on_body_wanted(self) -> None:
+        """The application waits for the body."""
+        runtime = self._connection.runtime
+        if not self._deadline:
+            self._deadline = runtime.deadline_in(runtime.timeouts.body_s)
+
+    def on_response_complete(self, exchange: HTTPExchange) -> None:
+        """The response is given whole; the engine ends the stream."""
+        self._end_exchange(exchange)
+
+    def on_application_done(self, exchange: HTTPExchange) -> None:
+        """The application's task ends."""
+        self._connection.runtime.on_application_done(exchange)
+
+    async def send_file(self, file: int, offset: int, count: int) -> int:
+        """Write ``count`` bytes of an open file, piece by piece."""
+        return await copy_file(self, file, offset, count)
+
+    def abort(self) -> None:
+        """Reset the stream: the client must not take what it has for the whole."""
+        self.engine.reset(self.stream_id, INTERNAL_ERROR)
+        self._connection.flush_later()
+
+    def accept_websocket(self, session: WebSocketSession, subprotocol: str | None, headers: Headers) -> None:
+        """Answer with 200, and let the stream carry frames from now on.
+
+        Raises:
+            ValueError: a field that cannot be sent; nothing has happened then.
+        """
+        runtime = self._connection.runtime
+        assert runtime.websocket is not None
+        engine, fields = agree(runtime.websocket, session, subprotocol, headers)
+        self.engine.send_headers(self.stream_id, 200, fields, True)
+        self.engine.send_data(self.stream_id, b"", False)
+        self._connection.flush_later()
+        early = session.take_early_data()
+        tunnel = self._tunnel = WebSocketTunnel(runtime, session, engine, self)
+        session.open(tunnel)
+        if runtime.is_draining:
+            tunnel.drain()
+        if early:
+            tunnel.feed(early, False)
+
+    # Within
+
+    def _is_admitted(self, exchange: HTTPExchange) -> bool:
+        runtime = self._connection.runtime
+        if not runtime.admits():
+            exchange.status = 503
+            self.engine.send_error(self.stream_id, 503, not exchange.is_head)
+            self._log(exchange)
+            self._connection.flush_later()
+            return False
+        runtime.is_last()
+        return True
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        self._connection.runtime.bad_requests.add(self._connection.client, str(error), b"")
+        self.engine.send_error(self.stream_id, error.status, fields=refusal_fields(error))
+        self._connection.flush_later()
+
+    def _end_exchange(self, exchange: HTTPExchange) -> None:
+        if self.exchange is exchange:
+            self.exchange = None
+            self._deadline = 0.0
+            self.on_consumed()
+            self._log(exchange)
+
+    def _log(self, exchange: HTTPExchange) -> None:
+        access_log = self._connection.runtime.access_log
+        if access_log is not None and exchange.has_access_line:
+            access_log.add(exchange.access_entry())
+
+    def _give_up_body(self) -> None:
+        self._deadline = 0.0
+        exchange = self.exchange
+        if exchange is not None and exchange.waits_for_body:
+            self._connection.runtime.bad_requests.add(
+                self._connection.client, "its body did not come in time (408)", b""
+            )
+            self.fail(RemoteProtocolError("The body did not come in time", 408))
+
+    def _check_progress(self, now: float) -> None:
+        """Reset the stream when its client has taken nothing for too long; others go on."""
+        queued = self.engine.queued_bytes(self.stream_id)
+        if not queued:
+            self._stall_deadline = 0.0
+        elif not self._stall_deadline or queued < self._queued_bytes:
+            timeouts = self._connection.runtime.timeouts
+            self._stall_deadline = self._connection.runtime.deadline_in(timeouts.write_s)
+        elif self._stall_deadline <= now:
+            self.engine.reset(self.stream_id, CANCEL)
+            self._connection.flush_later()
+        self._queued_bytes = queued
+
+
+class WebSocketTunnel(WebSocketChannel):
+    """A WebSocket in the DATA of one stream."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, runtime: Runtime, session: WebSocketSession, engine: Any, stream: HTTP2Stream) -> None:
+        assert runtime.websocket is not None
+        super().__init__(runtime, runtime.websocket, session, engine)
+        self._stream = stream
+
+    def feed(self, data: bytes, end_stream: bool) -> None:
+        """Take a piece of the tunnel."""
+        self.take(data)
+        if self._is_reading:
+            self._stream.on_consumed()
+        if end_stream and not self._is_ending:
+            self.lose()
+            self._end(lingers=False)
+
+    def _write(self, data: bytes) -> None:
+        stream = self._stream
+        stream.engine.send_data(stream.stream_id, data, False)
+        stream.flush()
+        if self.is_writable and not stream.is_writable:
+            stream.wait_for_room()
+            self.brake()
+
+    def _set_reading(self, wanted: bool) -> None:
+        if wanted:
+            self._stream.on_consumed()
+
+    def _end(self, lingers: bool) -> None:
+        stream = self._stream
+        stream.engine.send_data(stream.stream_id, b"", True)
+        stream.flush()
+
+    def _unwritten(self) -> int:
+        return self._stream.engine.queued_bytes(self._stream.stream_id)
+
+    def abort(self) -> None:
+        """Reset the stream."""
+        self._stream.abort()

@@ -1,0 +1,359 @@
+"""One accepted WebSocket between the bytes below and its session above: brakes, timers, rate, the end.
+
+    bytes ──▶ engine ──messages──▶ session ◀── receive, send ── application
+      ▲          │
+      └─ flush ──┘   once a turn, whatever has been sent in it
+
+What carries the bytes is a connection of its own (``WebSocketConnection``) or a stream of HTTP/2
+(``WebSocketTunnel``); both are this class with the few calls that differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import cast
+
+from headrace.asgi.websocket import (
+    ABNORMAL_CLOSURE,
+    GOING_AWAY,
+    HIGH_WATER_BYTES,
+    NO_STATUS,
+    WebSocketSession,
+)
+from headrace.protocol.websocket import (
+    CloseReceived,
+    ConnectionFailed,
+    Event,
+    State,
+    WebSocketEngine,
+)
+from headrace.server.runtime import Runtime
+from headrace.server.websocket_settings import WebSocketSettings
+
+CLOSE_TIMEOUT_S = 10.0
+"""How long the peer has to answer our Close frame, as uvicorn's."""
+
+LAST_WORDS_TIMEOUT_S = 2.0
+"""How long a peer that is not waited for has to take what is still unwritten."""
+
+SERVICE_RESTART, TRY_AGAIN_LATER, POLICY_VIOLATION, PING_TIMEOUT = 1012, 1013, 1008, 1011
+
+_logger = logging.getLogger("uvicorn.error")
+_OPEN, _CLOSING, _CLOSED = State
+
+
+class MessageRate:
+    """A token bucket: ``rate`` messages a second, and a second's worth at once."""
+
+    __slots__ = ("_rate", "_tokens", "_updated", "timer")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._tokens = max(rate, 1.0)
+        self._updated = now
+        self.timer: asyncio.TimerHandle | None = None
+
+    def allowance(self, now: float) -> int:
+        """Messages that may be taken now."""
+        self._tokens = min(max(self._rate, 1.0), self._tokens + (now - self._updated) * self._rate)
+        self._updated = now
+        return int(self._tokens)
+
+    def take(self, count: int) -> None:
+        """So many have been taken."""
+        self._tokens -= count
+
+    @property
+    def wait_s(self) -> float:
+        """Time until one more may be taken."""
+        return max(0.0, (1.0 - self._tokens) / self._rate)
+
+
+class WebSocketChannel:
+    """Drives one engine.
+
+    Args:
+        runtime: what all connections share.
+        settings: what all WebSockets share.
+        session: told of messages and of the end.
+        engine: with what was agreed in the handshake.
+
+    Attributes:
+        is_writable: the write brake is off.
+        is_flush_due: a flush at the end of the turn has been asked for.
+    """
+
+    __slots__ = (
+        "_deadline", "_has_news", "_idle_due", "_is_ending", "_is_reading", "_ping_due", "_pong_due", "_rate",
+        "_settings", "_unwritten_bytes", "_writable", "engine", "is_flush_due", "is_writable", "runtime",
+        "session",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: WebSocketSettings,
+        session: WebSocketSession,
+        engine: WebSocketEngine,
+    ) -> None:
+        self.runtime = runtime
+        self._settings = settings
+        self.session = session
+        self.engine = engine
+        self.is_writable = True
+        self.is_flush_due = False
+        self._writable: asyncio.Event | None = None
+        self._is_reading = True
+        self._is_ending = False
+        """Nothing more is read but the peer's end."""
+        self._has_news = False
+        self._unwritten_bytes = 0
+        self._deadline = 0.0
+        """For the end, or for the peer to take something; a time of ``runtime.now``."""
+        awake_s = runtime.awake_s
+        self._ping_due = awake_s + settings.ping_interval_s if settings.ping_interval_s else 0.0
+        self._pong_due = 0.0
+        self._idle_due = awake_s + settings.idle_timeout_s if settings.idle_timeout_s else 0.0
+        self._rate = MessageRate(settings.max_rate, runtime.loop.time()) if settings.max_rate else None
+
+    # What differs by what carries it
+
+    def _write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _set_reading(self, wanted: bool) -> None:
+        raise NotImplementedError
+
+    def _end(self, lingers: bool) -> None:
+        """End it behind what is written; with ``lingers`` the peer still sends, and is left time to read."""
+        raise NotImplementedError
+
+    def _unwritten(self) -> int:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Cut it."""
+        raise NotImplementedError
+
+    # From below
+
+    def take(self, data: bytes) -> None:
+        """The client sent something."""
+        self._has_news = True
+        if self._is_ending:
+            return
+        session = self.session
+        messages = session.messages
+        is_bounded = bool(messages) or self._rate is not None
+        allowance = self._allowance() if is_bounded else self._settings.max_queue
+        engine = self.engine
+        events = engine.receive_data(data, allowance)
+        for event in events:
+            kind = type(event)
+            if kind is bytes or kind is str:
+                session.feed_message(cast("str | bytes", event))
+            else:
+                self._on_event(event)
+        if self._rate is not None:
+            self._count(events, allowance)
+        if engine.out_bytes and not self.is_flush_due:
+            self.flush_later()
+        if engine.has_unread is self._is_reading:
+            self._update_reading()
+
+    def lose(self) -> None:
+        """The connection or stream is gone."""
+        self._is_ending = True
+        self.is_writable = True
+        self._release_writers()
+        if self._rate is not None and self._rate.timer is not None:
+            self._rate.timer.cancel()
+        self.session.is_disconnected = True
+        # uvicorn's number for a loss without a Close frame.
+        self.session.end(NO_STATUS)
+
+    def brake(self) -> None:
+        """The transport, or the stream's window, takes no more for now."""
+        self.is_writable = False
+        if not self._is_ending and self.engine.state is _OPEN:
+            self._unwritten_bytes = self._unwritten()
+            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
+        self._update_reading()
+
+    def release(self) -> None:
+        """It takes more again."""
+        self.is_writable = True
+        if not self._is_ending and self.engine.state is _OPEN:
+            self._deadline = 0.0
+        self._release_writers()
+        self._update_reading()
+
+    # From the session: asgi.websocket.Channel
+
+    def flush(self) -> None:
+        """Write what the engine has encoded."""
+        self.is_flush_due = False
+        data = self.engine.data_to_send()
+        if data:
+            self._write(data)
+
+    def flush_later(self) -> None:
+        """The same at the end of the turn, together with what is sent until then."""
+        self.is_flush_due = True
+        self.runtime.turn.flush_later(self)
+
+    def wait_writable(self) -> Awaitable[None]:
+        """Wait until the client has taken enough, or is gone."""
+        if self._writable is None:
+            self._writable = asyncio.Event()
+        return cast("Awaitable[None]", self._writable.wait())
+
+    def on_drained(self) -> None:
+        """The application has taken all messages: take what the engine holds."""
+        self.take(b"")
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a Close frame and wait for the client's.
+
+        Raises:
+            LocalProtocolError: a code that may not be sent.
+        """
+        if self.engine.state is not _OPEN:
+            return
+        self.engine.send_close(code, reason)
+        self.flush()
+        self._deadline = self.runtime.deadline_in(CLOSE_TIMEOUT_S)
+        self._update_reading()
+        if self.engine.has_unread:
+            self.take(b"")
+
+    def on_application_done(self, session: WebSocketSession) -> None:
+        """The application's task ends."""
+        self.runtime.on_application_done(session)
+
+    # The server's side
+
+    def on_sweep(self, now: float) -> None:
+        """Act on what is due; times of the peer do not go on while our own loop is late."""
+        if 0.0 < self._deadline <= now:
+            self._on_deadline()
+        if self.engine.state is not _OPEN or self._is_ending:
+            return
+        awake_s = self.runtime.awake_s
+        if self.session.has_traffic:
+            self.session.has_traffic = False
+            if self._idle_due:
+                self._idle_due = awake_s + self._settings.idle_timeout_s
+        if self._idle_due and awake_s >= self._idle_due:
+            self._stop(GOING_AWAY, "No message for too long")
+        elif self._ping_due:
+            self._ping(awake_s)
+
+    def drain(self) -> None:
+        """The server stops: 1012 asks the client to come back."""
+        self._stop(SERVICE_RESTART, "")
+
+    # Within
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, CloseReceived):
+            self.session.end(event.code, event.reason)
+            self._finish(lingers=False)
+        elif isinstance(event, ConnectionFailed):
+            self.session.end(event.error.close_code, str(event.error))
+            _logger.debug("A WebSocket failed: %s", event.error)
+            self._finish(lingers=True)
+
+    def _finish(self, lingers: bool) -> None:
+        """Both Close frames are there, or the protocol is broken: end what carries it."""
+        self._is_ending = True
+        self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+        self._update_reading()
+        self.flush()
+        self._end(lingers)
+
+    def _stop(self, code: int, reason: str) -> None:
+        """Close for a reason of the server's own; the application is told the same."""
+        if self.engine.state is not _OPEN or self._is_ending:
+            return
+        self.session.end(code, reason)
+        self.close(code, reason)
+
+    def _allowance(self) -> int:
+        """How many messages may be taken now."""
+        session = self.session
+        allowance = self._settings.max_queue - len(session.messages)
+        if allowance <= 0 or session.waiting_bytes > HIGH_WATER_BYTES:
+            return 0
+        if self._rate is not None and self.engine.state is _OPEN:
+            allowance = min(allowance, self._rate.allowance(self.runtime.loop.time()))
+        return allowance
+
+    def _count(self, events: Sequence[Event], allowance: int) -> None:
+        """Note the messages taken, and act when more wait than may be taken."""
+        rate = self._rate
+        assert rate is not None
+        rate.take(sum(isinstance(event, (str, bytes)) for event in events))
+        if not self.engine.has_unread or rate.allowance(self.runtime.loop.time()) or self._is_ending:
+            return
+        if self._settings.closes_above_rate:
+            self._stop(POLICY_VIOLATION, "Too many messages")
+        elif rate.timer is None:
+            rate.timer = self.runtime.loop.call_later(rate.wait_s, self._go_on)
+
+    def _go_on(self) -> None:
+        assert self._rate is not None
+        self._rate.timer = None
+        if self.engine.has_unread and not self._is_ending:
+            self.take(b"")
+
+    def _update_reading(self) -> None:
+        """The read brake: on while messages wait in the engine, or the client takes none of ours."""
+        wanted = self._is_ending or self.engine.state is not _OPEN
+        wanted = wanted or (self.is_writable and not self.engine.has_unread)
+        if wanted is not self._is_reading:
+            self._is_reading = wanted
+            self._set_reading(wanted)
+
+    def _release_writers(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+
+    def _ping(self, awake_s: float) -> None:
+        timeout_s = self._settings.ping_timeout_s
+        if self._has_news:
+            self._has_news = False
+            self._pong_due = 0.0
+        elif self._pong_due and not self._is_reading:
+            # Its pong may be there, unread.
+            self._pong_due = awake_s + timeout_s
+        if self._pong_due and awake_s >= self._pong_due:
+            self._stop(PING_TIMEOUT, "keepalive ping timeout")
+            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+        elif awake_s >= self._ping_due:
+            self._ping_due = awake_s + self._settings.ping_interval_s
+            if not self._pong_due and self.is_writable:
+                self.engine.send_ping(b"headrace")
+                self.flush()
+                self._pong_due = awake_s + timeout_s if timeout_s else 0.0
+
+    def _on_deadline(self) -> None:
+        self._deadline = 0.0
+        if self._is_ending or self.engine.state is not _OPEN:
+            self.session.end(ABNORMAL_CLOSURE)
+            self.abort()
+            return
+        unwritten = self._unwritten()
+        if self.is_writable:
+            return
+        if unwritten < self._unwritten_bytes:
+            # Slowly, but it takes something.
+            self._unwritten_bytes = unwritten
+            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
+            return
+        self._stop(TRY_AGAIN_LATER, "The client takes nothing of what is sent")
+        self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+        self._release_writers()
