@@ -87,10 +87,10 @@ class HTTPExchange:
     has_access_line = True
 
     __slots__ = (
-        "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
-        "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_turn", "_waiting",
-        "_wants_trailers", "buffered_bytes", "is_disconnected", "is_head", "response_headers", "scope",
-        "sent_bytes", "started_s", "state", "status", "task",
+        "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_begun",
+        "_has_body", "_is_withdrawn", "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers",
+        "_turn", "_waiting", "_wants_trailers", "buffered_bytes", "is_disconnected", "is_head",
+        "response_headers", "scope", "sent_bytes", "started_s", "state", "status", "task",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +113,7 @@ class HTTPExchange:
         self._waiting = 0
         self.state = _EXPECT_START
         self._has_body = True
+        self._has_begun = self._is_withdrawn = False
         self._left: int | None = None
         self._wants_trailers = False
         self.is_disconnected = False
@@ -203,8 +204,24 @@ class HTTPExchange:
         self._engine.send_data(self._stream_id, b"", False)
         self._stream.flush()
 
+    def cancel(self, reason: str) -> None:
+        """Cancel the application; one that has not begun is not called at all."""
+        if not self._has_begun:
+            # A task that is cancelled before its first step would never come to ``run``'s end.
+            self._is_withdrawn = True
+        elif self.task is not None:
+            self.task.cancel(reason)
+
+    def withdraw(self) -> None:
+        """Nobody wants the answer any more: an application that has not begun is not called."""
+        self._is_withdrawn = True
+
     async def run(self) -> None:
         """Call the application, and answer for it when it does not answer."""
+        self._has_begun = True
+        if self._is_withdrawn:
+            self._stream.on_application_done(self)
+            return
         try:
             result: object = await self._application(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
         except asyncio.CancelledError as error:

@@ -449,5 +449,5 @@ class HTTPConnection(TimedConnection):
         """The client is gone in the middle of its exchange."""
         exchange.disconnect()
         self.end_exchange(exchange)
-        if self.runtime.cancels_on_disconnect and exchange.task is not None:
-            exchange.task.cancel("The client disconnected")
+        if self.runtime.cancels_on_disconnect:
+            exchange.cancel("The client disconnected")

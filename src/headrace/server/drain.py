@@ -75,9 +75,9 @@ class Drain:
             await self._news.wait()
 
     async def _cancel(self) -> None:
-        running = [exchange.task for exchange in self._runtime.running if exchange.task is not None]
+        running = list(self._runtime.running)
         if running:
             _logger.error("Cancel %d running task(s), timeout graceful shutdown exceeded", len(running))
-        for task in running:
-            task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
+        for exchange in running:
+            exchange.cancel("Task cancelled, timeout graceful shutdown exceeded")
         await self._wait(AFTER_CANCEL_S)

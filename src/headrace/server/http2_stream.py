@@ -150,8 +150,10 @@ class HTTP2Stream:
         if exchange is not None:
             exchange.disconnect()
             self._end_exchange(exchange)
-            if self._connection.runtime.cancels_on_disconnect and exchange.task is not None:
-                exchange.task.cancel("The client disconnected")
+            # Requests that are reset in the read that brought them cost no call of the application.
+            exchange.withdraw()
+            if self._connection.runtime.cancels_on_disconnect:
+                exchange.cancel("The client disconnected")
 
     def on_sweep(self, now: float) -> None:
         """Act if the client is silent in a body that is waited for, or takes nothing of a response."""

@@ -29,6 +29,7 @@ from headrace.protocol.events import (
     ConnectionFailed,
     DataReceived,
     Event,
+    RequestReceived,
     StreamClosed,
     StreamFailed,
     TrailersReceived,
@@ -74,8 +75,9 @@ class HTTP2Engine:
     """
 
     __slots__ = (
-        "_control", "_defaults", "_expecting", "_has_peer_ended", "_held", "_last_words", "_limits", "_ngh2",
-        "_received", "_resets", "_streams", "_unfinished", "is_failed", "last_stream_id",
+        "_control", "_defaults", "_expecting", "_has_peer_ended", "_held", "_last_fields", "_last_rest",
+        "_last_words", "_limits", "_ngh2", "_received", "_resets", "_streams", "_unfinished",
+        "is_failed", "last_stream_id",
     )  # fmt: skip
 
     def __init__(self, limits: HTTP2Limits, defaults: HTTP2Defaults) -> None:
@@ -86,6 +88,8 @@ class HTTP2Engine:
         self._expecting: set[int] = set()
         self._received: dict[int, int] = {}
         self._unfinished: list[int] = []
+        self._last_fields: tuple[Pair, ...] = ()
+        self._last_rest: tuple[Any, ...] = ()
         self._resets = MAX_RESETS
         self._control = MAX_CONTROL
         self._last_words = b""
@@ -169,14 +173,25 @@ class HTTP2Engine:
     def _on_request(self, event: Any, is_large: bool, found: list[Event]) -> None:
         stream_id = event.stream_id
         self.last_stream_id = stream_id
-        self._streams[stream_id] = _REQUEST_WHOLE if event.end_stream else 0
+        if event.end_stream:
+            self._streams[stream_id] = _REQUEST_WHOLE
+            # Clients often repeat themselves (polls, probes, the same page's requests). The fields that were
+            # found right once are right again.
+            if event.headers == self._last_fields:
+                found.append(RequestReceived(stream_id, *self._last_rest))
+                return
+        else:
+            self._streams[stream_id] = 0
         try:
             request = read_request(stream_id, event.headers, event.end_stream, self._limits, is_large)
         except RemoteProtocolError as error:
             self._refuse(stream_id, error, _is_head(event.headers))
             found.append(StreamFailed(stream_id, error))
             return
-        if request.expects_continue:
+        if event.end_stream:
+            self._last_fields = event.headers
+            self._last_rest = request[1:]
+        elif request.expects_continue:
             self._expecting.add(stream_id)
         found.append(request)
 
@@ -209,9 +224,12 @@ class HTTP2Engine:
     def _on_closed(self, event: Any, found: list[Event]) -> None:
         stream_id = event.stream_id
         state = self._streams.pop(stream_id, None)
-        self._received.pop(stream_id, None)
-        self._expecting.discard(stream_id)
-        self._held.pop(stream_id, None)
+        if self._received:
+            self._received.pop(stream_id, None)
+        if self._expecting:
+            self._expecting.discard(stream_id)
+        if self._held:
+            self._held.pop(stream_id, None)
         if state is not None and state & _RESPONSE_WHOLE:
             if self._resets < MAX_RESETS:
                 self._resets += 1

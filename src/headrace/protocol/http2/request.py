@@ -45,38 +45,34 @@ def read_request(
     """
     if len(fields) > FEW_FIELDS or is_large:
         _check_size(fields, limits)
-    pseudo = {}
-    headers: Headers = list(fields)
-    count = 0
-    for name, value in fields:
-        if name[0] != 0x3A:  # a colon
-            break
-        pseudo[name] = value
-        count += 1
-    del headers[:count]
-    present = dict(headers)
-    authority = pseudo.get(b":authority")
-    if authority is None:
-        authority = _host(headers)
-    elif b"host" in present:
-        _check_same_host(headers, authority)
-        headers = [field for field in headers if field[0] != b"host"]
-    if not is_good_host(authority):
-        raise RemoteProtocolError(f"Invalid authority: {authority!r:.80}")
-    if b":authority" in pseudo:
-        headers.insert(0, (b"host", authority))
-    if b"cookie" in present:
-        headers = join_cookies(headers)
-    token = pseudo[b":method"]
+    present = dict(fields)
+    token = present[b":method"]
     method = _METHODS.get(token) or _method(token)
-    protocol = pseudo.get(b":protocol", b"")
+    protocol = present.get(b":protocol", b"")
     if method == "CONNECT" and not protocol:
         raise RemoteProtocolError("CONNECT is not supported", 501)
-    target = pseudo.get(b":path", b"")
+    # libnghttp2 has seen to it that :method, :scheme and :path are there, before all other fields.
+    count = 4 if protocol else 3
+    headers: Headers
+    authority = present.get(b":authority")
+    if authority is not None:
+        headers = [(b"host", authority), *fields[count + 1 :]]
+        if b"host" in present:
+            headers = _without_same_host(headers, authority)
+    else:
+        headers = list(fields[count:])
+        authority = _host(headers)
+    if not is_good_host(authority):
+        raise RemoteProtocolError(f"Invalid authority: {authority!r:.80}")
+    if b"cookie" in present:
+        headers = join_cookies(headers)
+    target = present[b":path"]
     if len(target) > limits.target_bytes:
         raise RemoteProtocolError(f"Request target of {len(target)} bytes", 414)
     raw_path, _, query = target.partition(b"?")
-    path = _path(raw_path, target, method)
+    if not target.startswith(b"/") or b"#" in target or not target.isascii():
+        _check_target(target, method)
+    path = raw_path.decode("ascii")
     if b"content-length" in present:
         _check_length(present[b"content-length"], limits)
     expects_continue = False
@@ -95,7 +91,7 @@ def read_request(
         end_stream,
         expects_continue,
         protocol,
-        not FORWARDING.isdisjoint(present),
+        not present.keys().isdisjoint(FORWARDING),
     )
 
 
@@ -139,11 +135,12 @@ def _host(headers: Headers) -> bytes:
     return hosts[0]
 
 
-def _check_same_host(headers: Headers, authority: bytes) -> None:
+def _without_same_host(headers: Headers, authority: bytes) -> Headers:
     for name, value in headers:
         if name == b"host" and value.lower() != authority.lower():
             # RFC 9113 §8.3.1: caches and proxies would see two hosts in one request.
             raise RemoteProtocolError(f"Host {value!r:.80} beside the authority {authority!r:.80}")
+    return [headers[0], *(field for field in headers if field[0] != b"host")]
 
 
 def _method(token: bytes) -> str:
@@ -154,15 +151,12 @@ def _method(token: bytes) -> str:
     return token.decode("ascii")
 
 
-def _path(raw_path: bytes, target: bytes, method: str) -> str:
-    if raw_path == b"*":
-        if method != "OPTIONS" or target != b"*":
-            raise RemoteProtocolError(f"Target * with {method}")
-    elif not raw_path.startswith(b"/") or b"#" in target:
+def _check_target(target: bytes, method: str) -> None:
+    """Refuse what is no path of ASCII characters; the one other form is ``*``, RFC 9113 §8.3.1."""
+    if target != b"*":
         raise RemoteProtocolError(f"Invalid request target: {target!r:.80}")
-    if not target.isascii():
-        raise RemoteProtocolError(f"Request target beyond ASCII: {target!r:.80}")
-    return raw_path.decode("ascii")
+    if method != "OPTIONS":
+        raise RemoteProtocolError(f"Target * with {method}")
 
 
 def _check_length(value: bytes, limits: HTTP2Limits) -> None:
