@@ -82,6 +82,10 @@ class WindowOpened(NamedTuple):
     stream_id: int
 
 
+class EndHeard(NamedTuple):
+    """The client of HTTP/2 has been told that the server ends, and what it sent before has arrived."""
+
+
 class ConnectionEnded(NamedTuple):
     """The client of HTTP/2 has said that it ends, and nothing is left to do; always the last event."""
 
@@ -108,6 +112,7 @@ Event = (
     | StreamFailed
     | WindowOpened
     | PrefaceReceived
+    | EndHeard
     | ConnectionEnded
     | ConnectionFailed
 )

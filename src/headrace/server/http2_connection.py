@@ -21,6 +21,7 @@ from headrace.protocol.events import (
     ConnectionEnded,
     ConnectionFailed,
     DataReceived,
+    EndHeard,
     Event,
     RequestReceived,
     StreamClosed,
@@ -196,6 +197,8 @@ class HTTP2Connection(asyncio.Protocol):
                     known.feed_trailers(event.headers)
             elif isinstance(event, StreamFailed):
                 self._on_stream_failed(event)
+            elif isinstance(event, EndHeard):
+                self._finish()
             elif isinstance(event, ConnectionEnded):
                 self._close_streams()
                 self._end()
@@ -231,8 +234,6 @@ class HTTP2Connection(asyncio.Protocol):
     def on_sweep(self, now: float) -> None:
         """Act on what is due, for the connection and its streams."""
         self.engine.tick()
-        if self._is_announced and not self.is_closing:
-            self._finish()
         if 0.0 < self._deadline <= now:
             self._on_deadline()
         for stream in list(self.streams.values()):
@@ -248,7 +249,7 @@ class HTTP2Connection(asyncio.Protocol):
             stream.drain()
         self.flush()
         if not self.streams:
-            # What is on the way in this moment is still served; ``on_sweep`` closes.
+            # What is on the way in this moment is still served; ``EndHeard`` closes.
             self._deadline = self.runtime.deadline_in(LINGER_S)
 
     def abort(self) -> None:
@@ -269,11 +270,12 @@ class HTTP2Connection(asyncio.Protocol):
             self._deadline = runtime.keep_alive_deadline
 
     def _finish(self) -> None:
-        """A round trip and more behind the announcement: name the last stream that is served."""
-        self.engine.end()
-        self.flush()
+        """A round trip behind the announcement: name the last stream that is served."""
         if not self.streams:
             self._close()
+            return
+        self.engine.end()
+        self.flush_later()
 
     def _close(self) -> None:
         """No stream is open and none is to come."""

@@ -253,7 +253,9 @@ class WebSocketChannel:
 
     def drain(self) -> None:
         """The server stops: 1012 asks the client to come back."""
-        self._stop(SERVICE_RESTART, "")
+        if self.engine.state is _OPEN and not self._is_ending:
+            self._stop(SERVICE_RESTART, "")
+            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
 
     # Within
 

@@ -60,7 +60,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
     # The channel's side
 
     def _write(self, data: bytes) -> None:
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def _set_reading(self, wanted: bool) -> None:
         if self.transport.is_closing():

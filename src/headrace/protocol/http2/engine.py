@@ -28,6 +28,7 @@ from headrace.protocol.events import (
     ConnectionEnded,
     ConnectionFailed,
     DataReceived,
+    EndHeard,
     Event,
     RequestReceived,
     StreamClosed,
@@ -149,6 +150,9 @@ class HTTP2Engine:
                 control += CONTROL_COST
                 if kind is ngh2.SettingsReceived:
                     found.append(WindowOpened(0))
+            elif kind is ngh2.PingAcknowledged:
+                # The only ping of ours is the one of ``announce_end``.
+                found.append(EndHeard())
             elif kind is ngh2.GoAwayReceived:
                 self._has_peer_ended = True
             elif kind is ngh2.ConnectionClosed:
@@ -404,9 +408,10 @@ class HTTP2Engine:
     def announce_end(self) -> None:
         """Tell the client to open no more streams; those that are on the way are still served.
 
-        ``end`` follows a round trip later. RFC 9113 §6.8.
+        ``end`` follows a round trip later, when ``EndHeard`` comes. RFC 9113 §6.8.
         """
         self._call(self._ngh2.send_shutdown_notice)
+        self._call(self._ngh2.ping)
 
     def end(self, error_code: int = NO_ERROR) -> None:
         """GOAWAY with the last stream that is served; later ones are ignored."""
