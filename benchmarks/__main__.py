@@ -27,7 +27,19 @@ from benchmarks.report import Header, Table, render_header, render_table, write_
 from benchmarks.servers import FLOOR, SERVERS, Server, ServerFailed, running
 from benchmarks.workloads import WORKLOADS, Figures, Settings, Workload
 
-ALSO_INSTALLED = ("uvloop", "httptools", "gunicorn_h1c", "fastapi", "starlette", "pydantic")
+ALSO_INSTALLED = (
+    *(
+        "uvloop",
+        "httptools",
+        "gunicorn_h1c",
+        "ngh2",
+        "zttp",
+        "websockets",
+        "fastapi",
+        "starlette",
+        "pydantic",
+    ),
+)
 
 
 def main() -> int:
@@ -159,7 +171,8 @@ def measure_once(
     workload: Workload, server: Server, settings: Settings, programs: Path, core: int
 ) -> Figures:
     application = workload.floor if server is FLOOR else workload.application
-    with running(server, application, programs=programs, core=core) as started:
+    protocol = workload.protocol
+    with running(server, application, programs=programs, core=core, protocol=protocol) as started:
         return workload.measure(started, settings)
 
 

@@ -95,6 +95,27 @@ async def flood(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def websocket(scope: Message, receive: Receive, send: Send) -> None:
+    """Every message, sent back; over HTTP a short answer."""
+    if scope["type"] == "http":
+        await answer(send, HELLO)
+        return
+    if scope["type"] != "websocket":
+        await start_and_stop(receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes")
+        if data is not None:
+            await send({"type": "websocket.send", "bytes": data})
+        else:
+            await send({"type": "websocket.send", "text": message["text"]})
+
+
 async def answer(send: Send, body: bytes) -> None:
     """A whole response in one body message."""
     headers = [BINARY, (b"content-length", b"%d" % len(body))]

@@ -134,7 +134,7 @@ def _prepare_own(interpreter: str) -> Path:
     try:
         subprocess.run([interpreter, "-m", "venv", "--clear", str(OWN_VENV)], check=True)
         subprocess.run([*pip, "--upgrade", "pip"], check=True)
-        subprocess.run([*pip, "--requirement", str(PEERS), "--editable", str(FOLDER.parent)], check=True)
+        subprocess.run([*pip, "--requirement", str(PEERS), "--editable", f"{FOLDER.parent}[all]"], check=True)
     except subprocess.CalledProcessError as error:
         raise CannotRun(f"{OWN_VENV} could not be made: status {error.returncode} of {error.cmd}.") from None
     stamp.write_text(made_from)

@@ -23,6 +23,7 @@ from benchmarks.applications import (
     STREAM_CHUNKS,
     UPLOAD_BYTES,
 )
+from benchmarks.websocket_client import LARGE, SMALL, Load, client_frame, frame_head
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 COMMON_HEAD = b"HTTP/1.1 200 OK\r\nserver: floor\r\ndate: Sun, 22 Nov 2026 05:00:00 GMT\r\n"
@@ -107,6 +108,41 @@ class Chunks(asyncio.Protocol):
                 self.transport.write(b"0\r\n\r\n")
 
 
+class Frames(asyncio.Protocol):
+    """Answers each whole frame of a known size with a constant one; any handshake with a constant 101."""
+
+    __slots__ = ("answer", "frame_bytes", "is_open", "left", "transport")
+
+    UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n"
+
+    def __init__(self, load: Load) -> None:
+        size = len(load.payload)
+        self.frame_bytes = len(client_frame(load))
+        self.answer = frame_head(0x82, size, False) + load.payload
+        self.is_open = False
+        self.left = self.frame_bytes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.is_open:
+            self.is_open = b"\r\nUpgrade:" in data
+            is_probe = not self.is_open
+            self.transport.write(constant_response(b"text/plain", HELLO) if is_probe else self.UPGRADED)
+            return
+        self.left -= len(data)
+        count = 0
+        while self.left <= 0:
+            count += 1
+            self.left += self.frame_bytes
+        if count:
+            self.transport.write(self.answer * count)
+
+
+WEBSOCKET_LOADS = {"ws-small": SMALL, "ws-large": LARGE}
+
+
 def make_protocol(kind: str) -> asyncio.Protocol:
     if kind == "hello":
         return Constant(constant_response(b"text/plain", HELLO))
@@ -120,6 +156,8 @@ def make_protocol(kind: str) -> asyncio.Protocol:
         return Chunks(STREAM_CHUNKS, path=b"GET /")
     if kind == "flood":
         return Chunks(FLOOD_CHUNKS, path=b"GET %s " % FLOOD_PATH.encode())
+    if kind in WEBSOCKET_LOADS:
+        return Frames(WEBSOCKET_LOADS[kind])
     raise ValueError(f"the floor knows no kind {kind!r}")
 
 

@@ -218,6 +218,35 @@ def parse_wrk(text: str) -> WrkResult:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class H2loadResult:
+    """What h2load says.
+
+    Attributes:
+        succeeded: requests answered with 2xx or 3xx.
+        failed: all others, unanswered ones among them.
+        body_bytes: of all responses.
+    """
+
+    rate_per_s: float
+    succeeded: int
+    failed: int
+    body_bytes: int
+
+
+def parse_h2load(text: str) -> H2loadResult:
+    """Reads h2load's text.
+
+    Raises:
+        ValueError: a figure is missing.
+    """
+    rate = _find(r"^finished in .*, ([\d.]+) req/s", text)
+    total = _find(r"^requests: (\d+) total, \d+ started, \d+ done, (\d+) succeeded", text)
+    traffic = _find(r"^traffic: .*\((\d+)\) data$", text)
+    succeeded = int(total[2])
+    return H2loadResult(float(rate[1]), succeeded, int(total[1]) - succeeded, int(traffic[1]))
+
+
 def _percentile_ms(percent: str, text: str) -> float:
     found = _find(rf"^ +{percent}% +([\d.]+)(us|ms|s|m|h)$", text)
     return float(found[1]) * _UNIT_MS[found[2]]
@@ -226,5 +255,5 @@ def _percentile_ms(percent: str, text: str) -> float:
 def _find(pattern: str, text: str) -> re.Match[str]:
     found = re.search(pattern, text, re.MULTILINE)
     if found is None:
-        raise ValueError(f"wrk printed nothing like {pattern!r}: {text.strip()[:80]!r}")
+        raise ValueError(f"the load printed nothing like {pattern!r}: {text.strip()[:80]!r}")
     return found

@@ -39,11 +39,27 @@ class Server:
         name: as on the command line and in the tables.
         distribution: the name under which its version is asked for; empty for the floor.
         command: its program, looked up in the environment, and arguments.
+        http2: the same where it must speak HTTP/2 in clear text with prior knowledge; None where it cannot.
+        websocket: the same where it must speak WebSocket; None where ``command`` does.
     """
 
     name: str
     distribution: str
     command: Command
+    http2: Command | None = None
+    websocket: Command | None = None
+
+    def command_for(self, protocol: str) -> Command:
+        """The command with which it speaks ``http1``, ``http2`` or ``websocket``.
+
+        Raises:
+            ServerFailed: it cannot.
+        """
+        if protocol == "http2":
+            if self.http2 is None:
+                raise ServerFailed("speaks no HTTP/2 in clear text with prior knowledge")
+            return self.http2
+        return self.websocket or self.command if protocol == "websocket" else self.command
 
 
 class ServerFailed(Exception):
@@ -110,18 +126,39 @@ def _floor(kind: str, port: int) -> list[str]:
     return ["python", "-m", "benchmarks.floor", kind, "--port", str(port)]
 
 
+def _uvicorn_http2(application: str, port: int) -> list[str]:
+    return [
+        *("python", "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", str(port)),
+        *("--loop", "uvloop", "--http", "zttp", "--http2", "--no-access-log", "--timeout-keep-alive", "600"),
+    ]
+
+
+def _hypercorn_http2(application: str, port: int) -> list[str]:
+    return [*_hypercorn(application, port), "--config", str(Path(__file__).parent / "hypercorn.toml")]
+
+
+def _gunicorn_http2(application: str, port: int) -> list[str]:
+    return [
+        *_gunicorn(application, port),
+        "--http-protocols",
+        "h2,h1",
+        "--http2-cleartext",
+        "prior-knowledge",
+    ]
+
+
 FLOOR = Server("floor", "", _floor)
 SERVERS = {
     server.name: server
     for server in (
         FLOOR,
-        Server("headrace", "headrace", _headrace),
-        Server("uvicorn", "uvicorn", _uvicorn),
-        Server("hypercorn", "hypercorn", _hypercorn),
+        Server("headrace", "headrace", _headrace, http2=_headrace),
+        Server("uvicorn", "uvicorn", _uvicorn, http2=_uvicorn_http2),
+        Server("hypercorn", "hypercorn", _hypercorn, http2=_hypercorn_http2),
         Server("daphne", "daphne", _daphne),
-        Server("gunicorn", "gunicorn", _gunicorn),
-        Server("granian", "granian", _granian),
-        Server("h2corn", "h2corn", _h2corn),
+        Server("gunicorn", "gunicorn", _gunicorn, http2=_gunicorn_http2),
+        Server("granian", "granian", _granian, http2=_granian),
+        Server("h2corn", "h2corn", _h2corn, http2=_h2corn),
         Server("m0serve", "m0serve", _m0serve),
     )
 }
@@ -157,19 +194,24 @@ class RunningServer:
 
 
 @contextmanager
-def running(server: Server, application: str, *, programs: Path, core: int) -> Iterator[RunningServer]:
+def running(
+    server: Server, application: str, *, programs: Path, core: int, protocol: str = "http1"
+) -> Iterator[RunningServer]:
     """Starts a server on a free port and one core, and stops it and all its children at the end.
 
     Args:
         application: module:attribute, or the floor's kind.
         programs: the folder of programs of the environment it is installed in.
+        protocol: what it must speak: ``http1``, ``http2`` or ``websocket``.
 
     Raises:
-        ServerFailed: it did not answer in time.
+        ServerFailed: it cannot speak that, or did not answer in time.
     """
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         for attempt in range(START_ATTEMPTS):
-            started = _start(server, application, programs, core, Path(folder))
+            port = _free_port()
+            command = server.command_for(protocol)(application, port)
+            started = _start(server.name, port, command, programs, core, Path(folder))
             try:
                 _wait_ready(started)
             except ServerFailed:
@@ -189,9 +231,10 @@ def running(server: Server, application: str, *, programs: Path, core: int) -> I
             _stop(started)
 
 
-def _start(server: Server, application: str, programs: Path, core: int, folder: Path) -> RunningServer:
-    port = _free_port()
-    program, *arguments = server.command(application, port)
+def _start(
+    name: str, port: int, command: list[str], programs: Path, core: int, folder: Path
+) -> RunningServer:
+    program, *arguments = command
     log = folder / "log"
 
     def enter_child() -> None:
@@ -213,7 +256,7 @@ def _start(server: Server, application: str, programs: Path, core: int, folder: 
             )
     except FileNotFoundError:
         raise ServerFailed(f"{program} is not installed in this environment") from None
-    return RunningServer(server.name, port, core, process, log)
+    return RunningServer(name, port, core, process, log)
 
 
 def _environment(programs: Path) -> dict[str, str]:

@@ -20,8 +20,25 @@ from benchmarks.clients import (
     stall,
     upload,
 )
-from benchmarks.measure import Usage, WrkResult, parse_wrk, usage_between, wait_settled_memory
+from benchmarks.measure import (
+    H2loadResult,
+    Usage,
+    WrkResult,
+    parse_h2load,
+    parse_wrk,
+    usage_between,
+    wait_settled_memory,
+)
 from benchmarks.servers import RunningServer
+from benchmarks.websocket_client import (
+    BURST,
+    COMPRESSED,
+    LARGE,
+    SMALL,
+    EchoLoad,
+    IdleWebSockets,
+    Load,
+)
 
 SCRIPTS = Path(__file__).resolve().parent / "wrk"
 WARM_CONNECTIONS = 100
@@ -90,6 +107,10 @@ REQUESTS = Kind(
     cost=REQUEST_CPU,
     rate=RATE,
 )
+HTTP2_REQUESTS = Kind((RATE, REQUEST_CPU, BUSY), cost=REQUEST_CPU, rate=RATE)
+MESSAGE_RATE = Metric("messages_per_s", "messages/s", 0)
+MESSAGE_CPU = Metric("cpu_us_per_message", "CPU µs/message", 2)
+MESSAGES = Kind((MESSAGE_RATE, MESSAGE_CPU, BUSY), cost=MESSAGE_CPU, rate=MESSAGE_RATE)
 TRANSFER = Kind((THROUGHPUT, MIB_CPU, BUSY), cost=MIB_CPU, rate=THROUGHPUT)
 IDLE = Kind(
     (
@@ -116,6 +137,7 @@ class Workload:
     Attributes:
         application: module:attribute, for every server but the floor.
         floor: the floor's kind.
+        protocol: ``http1``, ``http2`` or ``websocket``.
     """
 
     name: str
@@ -124,6 +146,7 @@ class Workload:
     floor: str
     kind: Kind
     measure: Callable[[RunningServer, Settings], Figures]
+    protocol: str = "http1"
 
 
 # --- requests: wrk ---------------------------------------------------------------------------------------
@@ -189,6 +212,74 @@ def usage_figures(usage: Usage) -> Figures:
     }
 
 
+# --- HTTP/2: h2load ---------------------------------------------------------------------------------------
+
+H2LOAD_CONNECTIONS = 16
+H2LOAD_STREAMS = 32
+H2LOAD_WARM = 20_000
+
+
+def measure_http2(server: RunningServer, settings: Settings) -> Figures:
+    """A number of requests that takes about the duration, by what a first run of them took."""
+    warm = run_h2load(server.port, H2LOAD_WARM)
+    count = max(H2LOAD_WARM, round(warm.rate_per_s * settings.duration_s))
+    before = server.moment()
+    result = run_h2load(server.port, count)
+    usage = usage_between(before, server.moment())
+    server.check_alive()
+    return usage_figures(usage) | {
+        "rate_per_s": result.rate_per_s,
+        "cpu_us_per_request": usage.cpu_s * 1e6 / count,
+        "requests": count,
+    }
+
+
+def run_h2load(port: int, requests: int) -> H2loadResult:
+    """One thread, on the load's core, which it inherits from the harness.
+
+    Raises:
+        WrongAnswer: not every request was answered well.
+    """
+    arguments = ["h2load", "--clients", str(H2LOAD_CONNECTIONS), "--max-concurrent-streams"]
+    arguments += [str(H2LOAD_STREAMS), "--requests", str(requests), f"http://127.0.0.1:{port}/"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise WrongAnswer(f"h2load ended with status {done.returncode}: {done.stderr.strip()[:80]}")
+    result = parse_h2load(done.stdout)
+    if result.failed:
+        raise WrongAnswer(f"did not answer {result.failed} of {requests} requests")
+    if result.body_bytes != len(HELLO) * requests:
+        raise WrongAnswer(f"answered {result.body_bytes} bytes to {requests} requests")
+    return result
+
+
+# --- WebSocket: our own client ---------------------------------------------------------------------------
+
+WEBSOCKETS = 32
+
+
+def measure_websocket(server: RunningServer, settings: Settings, *, load: Load) -> Figures:
+    """Echoes on 32 connections; the first on each is compared, the others are counted."""
+    echoes = EchoLoad(server.port, load, WEBSOCKETS)
+    try:
+        echoes.run(min(1.0, settings.duration_s))
+    finally:
+        echoes.close()
+    echoes = EchoLoad(server.port, load, WEBSOCKETS)
+    try:
+        before = server.moment()
+        messages = echoes.run(settings.duration_s)
+        usage = usage_between(before, server.moment())
+    finally:
+        echoes.close()
+    server.check_alive()
+    return usage_figures(usage) | {
+        "messages_per_s": messages / usage.wall_s,
+        "cpu_us_per_message": usage.cpu_s * 1e6 / messages,
+        "messages": messages,
+    }
+
+
 # --- bodies: our own client ------------------------------------------------------------------------------
 
 
@@ -229,10 +320,12 @@ def measure_transfer(
 # --- memory ----------------------------------------------------------------------------------------------
 
 
-def measure_idle(server: RunningServer, settings: Settings) -> Figures:
-    """Growth by connections that made one request each, over a server that has served some already."""
-    warm = IdleConnections(server.port)
-    idle = IdleConnections(server.port)
+def measure_idle(
+    server: RunningServer, settings: Settings, *, client: type[IdleConnections | IdleWebSockets]
+) -> Figures:
+    """Growth by connections that were used once each, over a server that has served some already."""
+    warm = client(server.port)
+    idle = client(server.port)
     try:
         warm.open(WARM_CONNECTIONS)
         warm.close()
@@ -288,6 +381,12 @@ def _raw(
     return Workload(name, title, f"benchmarks.applications:{application}", application, kind, measure)
 
 
+def _websocket(name: str, title: str, kind: Kind, *, load: Load) -> Workload:
+    floor = "ws-small" if load.payload == SMALL.payload else "ws-large"
+    measure = partial(measure_websocket, load=load)
+    return Workload(name, title, "benchmarks.applications:websocket", floor, kind, measure, "websocket")
+
+
 WORKLOADS = {
     workload.name: workload
     for workload in (
@@ -314,7 +413,31 @@ WORKLOADS = {
         ),
         _raw("upload", "Upload of 256 MiB, counted", "count", TRANSFER, measure_upload),
         _raw("stream", "10 MiB streamed in 64 KiB chunks", "stream", TRANSFER, measure_stream),
-        _raw("idle", "Idle keep-alive connections", "hello", IDLE, measure_idle),
+        _raw(
+            *("idle", "Idle keep-alive connections", "hello", IDLE),
+            partial(measure_idle, client=IdleConnections),
+        ),
         _raw("stall", "1 GiB streamed to a reader that stopped", "flood", STALL, measure_stall),
+        Workload(
+            *(
+                "http2",
+                "HTTP/2, 13 bytes, 16 connections of 32 streams",
+                "benchmarks.applications:hello",
+                "hello",
+            ),
+            HTTP2_REQUESTS,
+            measure_http2,
+            "http2",
+        ),
+        _websocket("ws-small", "WebSocket echo of 32 bytes", MESSAGES, load=SMALL),
+        _websocket("ws-burst", "The same, 8 messages under way on each connection", MESSAGES, load=BURST),
+        _websocket("ws-large", "WebSocket echo of 16 KiB", MESSAGES, load=LARGE),
+        _websocket("ws-deflate", "WebSocket echo of 16 KiB of JSON, compressed", MESSAGES, load=COMPRESSED),
+        Workload(
+            *("ws-idle", "Idle WebSockets", "benchmarks.applications:websocket", "ws-small"),
+            IDLE,
+            partial(measure_idle, client=IdleWebSockets),
+            "websocket",
+        ),
     )
 }
