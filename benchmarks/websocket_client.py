@@ -55,7 +55,7 @@ def json_of(size_bytes: int) -> bytes:
 
 SMALL = Load(b"headrace " * 3 + b"hello", is_text=False, in_flight=1)
 BURST = Load(SMALL.payload, is_text=False, in_flight=8)
-LARGE = Load(os.urandom(16_384), is_text=False, in_flight=1)
+LARGE = Load(bytes(range(256)) * 64, is_text=False, in_flight=1)
 COMPRESSED = Load(json_of(16_384), is_text=True, in_flight=1, is_compressed=True)
 
 

@@ -321,9 +321,14 @@ class WebSocketOptions:
         "Who may refer to earlier messages when compressing: better compression, and up to 60 KiB of memory "
         "for each connection and direction",
     )
-    ws_deflate_window_bits: int = option(
-        12, "Window of compression, 2 to this power in bytes", minimum=9, maximum=15
+    ws_deflate_window_bits: int | None = option(
+        None,
+        "Window of compression, 2 to this power in bytes; without it 15, and 12 for who may refer to earlier "
+        "messages",
+        minimum=9,
+        maximum=15,
     )
+    ws_deflate_level: int = option(1, "Effort of compression, from fast to small", minimum=1, maximum=9)
     ws_max_rate: float | None = option(
         None,
         "Messages a second that one connection may send, with a second's worth at once; above it "

@@ -33,12 +33,16 @@ def settings_of(options: WebSocketOptions) -> WebSocketSettings | None:
     """The settings that the options mean; None when no WebSockets are served."""
     if options.ws == "none":
         return None
-    takeover = options.ws_deflate_context_takeover
+    server_takes_over = options.ws_deflate_context_takeover in ("server", "both")
+    client_takes_over = options.ws_deflate_context_takeover in ("client", "both")
+    bits = options.ws_deflate_window_bits
+    # A window kept from message to message is memory of each connection; one that is not costs nothing.
     deflate = DeflateOptions(
-        server_context_takeover=takeover in ("server", "both"),
-        client_context_takeover=takeover in ("client", "both"),
-        server_max_window_bits=options.ws_deflate_window_bits,
-        client_max_window_bits=options.ws_deflate_window_bits,
+        server_context_takeover=server_takes_over,
+        client_context_takeover=client_takes_over,
+        server_max_window_bits=bits or (12 if server_takes_over else 15),
+        client_max_window_bits=bits or (12 if client_takes_over else 15),
+        level=options.ws_deflate_level,
     )
     return WebSocketSettings(
         max_message_bytes=options.ws_max_size,

@@ -19,11 +19,11 @@ TAKEOVER = {"server_context_takeover": True, "client_context_takeover": True}
     ("offers", "response"),
     [
         (b"permessage-deflate", BOTH),
-        (b"permessage-deflate; client_max_window_bits", BOTH + b"; client_max_window_bits=12"),
-        (b"permessage-deflate;client_max_window_bits = 15", BOTH + b"; client_max_window_bits=12"),
+        (b"permessage-deflate; client_max_window_bits", BOTH + b"; client_max_window_bits=15"),
+        (b"permessage-deflate;client_max_window_bits = 15", BOTH + b"; client_max_window_bits=15"),
         (b"permessage-deflate;client_max_window_bits=10", BOTH + b"; client_max_window_bits=10"),
         (b"permessage-deflate;client_max_window_bits=8", BOTH + b"; client_max_window_bits=8"),
-        (b"permessage-deflate;server_max_window_bits=15", BOTH + b"; server_max_window_bits=12"),
+        (b"permessage-deflate;server_max_window_bits=15", BOTH + b"; server_max_window_bits=15"),
         (b"permessage-deflate;server_max_window_bits=9", BOTH + b"; server_max_window_bits=9"),
         (b'permessage-deflate; server_max_window_bits="10"', BOTH + b"; server_max_window_bits=10"),
         (b"\t permessage-deflate \t;\tserver_no_context_takeover ", BOTH),
@@ -152,5 +152,14 @@ def test_wsproto_takes_the_response() -> None:
     extension.finalize(agreement.response.decode())
     assert extension.client_no_context_takeover
     assert extension.server_no_context_takeover
-    assert extension.client_max_window_bits == 12
-    assert extension.server_max_window_bits == 12
+    assert extension.client_max_window_bits == 15
+    assert extension.server_max_window_bits == 15
+
+
+def test_a_smaller_window_of_ours_is_asked_for() -> None:
+    options = DeflateOptions(server_max_window_bits=12, client_max_window_bits=11)
+    agreement = negotiate_deflate(
+        b"permessage-deflate;server_max_window_bits=15;client_max_window_bits", options
+    )
+    assert agreement is not None
+    assert agreement.response == BOTH + b"; server_max_window_bits=12; client_max_window_bits=11"
