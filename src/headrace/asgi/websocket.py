@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -145,15 +145,27 @@ class WebSocketSession(HTTPExchange):
         self.buffered_bytes = 0
         return early
 
-    def feed_message(self, message: str | bytes) -> None:
-        """Take one message of the client's."""
-        if type(message) is bytes:
-            self.messages.append({"type": "websocket.receive", "bytes": message})
-        else:
-            self.messages.append({"type": "websocket.receive", "text": message})
-        self.has_traffic = True
-        if self._waiters:
-            self._wake()
+    def feed_messages(self, events: Sequence[Any]) -> list[Any]:
+        """Take the client's messages among an engine's events: each ``str`` and ``bytes``.
+
+        Returns:
+            The other events.
+        """
+        others: list[Any] = []
+        append = self.messages.append
+        for event in events:
+            kind = type(event)
+            if kind is bytes:
+                append({"type": "websocket.receive", "bytes": event})
+            elif kind is str:
+                append({"type": "websocket.receive", "text": event})
+            else:
+                others.append(event)
+        if len(others) < len(events):
+            self.has_traffic = True
+            if self._waiters:
+                self._wake_receivers()
+        return others
 
     def end(self, code: int, reason: str = "") -> None:
         """The session is over: ``receive`` gives what has come before, then ``websocket.disconnect``."""
@@ -185,9 +197,10 @@ class WebSocketSession(HTTPExchange):
             self._waiters.append(waiter)
             try:
                 await waiter
-            finally:
+            except BaseException:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
+                raise
         return messages.pop(0)
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -346,12 +359,13 @@ class WebSocketSession(HTTPExchange):
 
     def _wake(self) -> None:
         super()._wake()
-        waiters = self._waiters
-        if waiters:
-            self._waiters = []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._wake_receivers()
+
+    def _wake_receivers(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
 
 def _is_token(text: object) -> bool:

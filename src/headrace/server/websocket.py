@@ -150,11 +150,8 @@ class WebSocketChannel:
         allowance = self._allowance() if is_bounded else self._settings.max_queue
         engine = self.engine
         events = engine.receive_data(data, allowance)
-        for event in events:
-            kind = type(event)
-            if kind is bytes or kind is str:
-                session.feed_message(cast("str | bytes", event))
-            else:
+        if events:
+            for event in session.feed_messages(events):
                 self._on_event(event)
         if self._rate is not None:
             self._count(events, allowance)
