@@ -11,7 +11,7 @@ from recipe import Recipe
 
 _PAGE = Template(Path(__file__).with_name("index.html").read_text(encoding="utf-8"))
 _RECIPE = Template("""\
-    <li>
+    <li class="card">
       <h2>$title</h2>
       <p>$sentence</p>
       <p class="links">$links <code>$source</code></p>

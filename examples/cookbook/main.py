@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 
 import lifespan_state
+import sse_clock
+import streamed_response
 import timing
+import websocket_echo
 from index import render_index
 from recipe import Recipe
 
 RECIPES: tuple[Recipe, ...] = (
     timing.RECIPE,
     lifespan_state.RECIPE,
+    websocket_echo.RECIPE,
+    streamed_response.RECIPE,
+    sse_clock.RECIPE,
 )
 """A new recipe is one module and one line here."""
 
@@ -41,9 +48,16 @@ for recipe in RECIPES:
     app.include_router(recipe.router)
 
 _INDEX = render_index(RECIPES)
+_STYLE = Path(__file__).with_name("style.css")
 
 
 @app.get("/", response_class=HTMLResponse, include_in_schema=False)
 async def index() -> str:
     """List the recipes."""
     return _INDEX
+
+
+@app.get("/style.css", response_class=FileResponse, include_in_schema=False)
+async def style() -> Path:
+    """The style of all pages."""
+    return _STYLE

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 
 from processes import HeadraceProcess
 
@@ -23,14 +24,39 @@ def test_index_names_every_recipe_and_every_link_works(client: httpx.Client) -> 
         assert client.get(f"/{link}").status_code == 200, link
 
 
-def test_index_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
-    assert "//" not in client.get("/").text
+PAGES = ("/", "/echo", "/clock")
+every_page = pytest.mark.parametrize("path", PAGES)
 
 
-def test_index_suits_phones_and_dark_rooms(client: httpx.Client) -> None:
-    page = client.get("/").text
+def test_every_page_is_looked_at(client: httpx.Client) -> None:
+    assert {page.stem for page in COOKBOOK.glob("*.html")} == {"index", "websocket_echo", "sse_clock"}
+    for path in PAGES:
+        page = client.get(path)
+        assert page.status_code == 200
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+
+
+@every_page
+def test_page_refers_to_nothing_but_its_own_folder(client: httpx.Client, path: str) -> None:
+    """So it loads nothing from elsewhere, and works behind a proxy's prefix."""
+    references = re.findall(r"""(?:href|src|URL|EventSource)(?:=|\()"([^"]*)\"""", client.get(path).text)
+    assert len(references) >= 3
+    for reference in references:
+        assert not re.match(r"/|https?:|wss?:", reference)
+
+
+@every_page
+def test_page_suits_phones_and_dark_rooms(client: httpx.Client, path: str) -> None:
+    page = client.get(path).text
     assert 'name="viewport"' in page
-    assert "prefers-color-scheme: dark" in page
+    assert 'name="color-scheme" content="light dark"' in page
+    assert 'href="style.css"' in page
+
+
+def test_style_has_colours_for_the_dark(client: httpx.Client) -> None:
+    style = client.get("/style.css")
+    assert style.headers["content-type"] == "text/css; charset=utf-8"
+    assert "prefers-color-scheme: dark" in style.text
 
 
 def test_every_recipe_has_a_row_in_the_readme_and_a_test() -> None:

@@ -26,6 +26,9 @@ AccessFacts = tuple[dict[str, Any], int, int, float, float, Headers | None]
 HIGH_WATER_BYTES = 65_536
 """Request body waiting for the application above which reading pauses."""
 
+MAX_PIECES = 256
+"""Pieces of it above which they are joined: each costs some 50 bytes, however little there is in it."""
+
 _logger = logging.getLogger("uvicorn.error")
 
 
@@ -144,6 +147,8 @@ class HTTPExchange:
         if data:
             self._body.append(data)
             self.buffered_bytes += len(data)
+            if len(self._body) > MAX_PIECES:
+                self._body = [b"".join(self._body)]
         if end_stream:
             self._body_ended = True
         self._wake()

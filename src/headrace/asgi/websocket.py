@@ -265,13 +265,13 @@ class WebSocketSession(HTTPExchange):
             if name.lower() in _OURS:
                 raise ASGIError(f"The field {name!r:.80} of an accepted WebSocket is the server's")
         stream: Any = self._stream
-        self._log_answer("[accepted]")
         self.state = _COMPLETE
         try:
             stream.accept_websocket(self, subprotocol, headers)
         except ValueError as error:
             self.state = _EXPECT_START
             raise ASGIError(str(error)) from None
+        self._log_answer("[accepted]")
         return FINISHED
 
     def _refuse(self) -> Awaitable[None]:
@@ -329,12 +329,12 @@ class WebSocketSession(HTTPExchange):
             _logger.error("ASGI callable should return None, but returned '%s'.", result)
 
     def _on_error(self, error: BaseException) -> None:
+        if self._channel is None:
+            super()._on_error(error)
+            return
         if self._end is not None and isinstance(error, OSError):
             # What an application raises because the client has gone is not its fault.
             _logger.debug("The client left: %r", error)
-            return
-        if self._channel is None:
-            super()._on_error(error)
             return
         _logger.error("Exception in ASGI application\n", exc_info=error)
         self._give_up(500)

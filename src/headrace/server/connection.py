@@ -364,7 +364,7 @@ class HTTPConnection(TimedConnection):
             connection.brake()
         elif not self.is_reading:
             self.transport.resume_reading()
-        if runtime.is_draining:
+        if runtime.is_ending:
             connection.drain()
         if self.engine.pending:
             connection.take(self.engine.pending)

@@ -34,6 +34,7 @@ class Drain:
         self._news = asyncio.Event()
         runtime.on_idle = self._news.set
         runtime.on_connection_lost = self._news.set
+        runtime.on_swept = self._news.set
 
     def wake(self) -> None:
         """Look again: a second signal has come."""
@@ -42,6 +43,7 @@ class Drain:
     async def run(self) -> None:
         """Let exchanges end, tell streams, cancel what is left, abort connections that do not close."""
         runtime = self._runtime
+        runtime.is_ending = True
         for connection in list(runtime.connections):
             connection.drain()
         if runtime.connections and not self._is_forced():
@@ -71,8 +73,15 @@ class Drain:
 
     async def _wait_over(self) -> None:
         while not self._is_over():
+            self._tell_event_streams()
             self._news.clear()
             await self._news.wait()
+
+    def _tell_event_streams(self) -> None:
+        """Those too that have begun since: browsers keep a connection in reserve, and come back on it."""
+        for exchange in list(self._runtime.running):
+            if exchange.is_event_stream:
+                exchange.tell_to_end()
 
     async def _cancel(self) -> None:
         running = list(self._runtime.running)

@@ -41,7 +41,7 @@ def _say_what_is_served_instead(config: Config) -> None:
     if config.http.http != "auto":
         _logger.debug("--http %s: served by headrace's own engine", config.http.http)
     if config.websocket.ws not in ("auto", "none"):
-        _logger.debug("--ws %s: this release does not serve WebSockets yet", config.websocket.ws)
+        _logger.debug("--ws %s: served by headrace's own engine", config.websocket.ws)
 
 
 def serve_until_signal(config: Config) -> None:

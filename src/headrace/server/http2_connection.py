@@ -12,6 +12,7 @@ taken from the engine, and what exchanges send waits there, stream by stream.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import cast
 
@@ -96,7 +97,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._deadline = self.runtime.deadline_in(self.runtime.timeouts.header_s)
         self.flush()
-        if self.runtime.is_draining:
+        if self.runtime.is_ending:
             self.drain()
 
     def data_received(self, data: bytes) -> None:
@@ -288,7 +289,8 @@ class HTTP2Connection(asyncio.Protocol):
         self.is_closing = True
         self._deadline = self.runtime.deadline_in(LINGER_S)
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the client may have reset it in this moment
+                self.transport.write_eof()
         else:
             self.transport.close()
 

@@ -265,7 +265,7 @@ class HTTP2Stream:
         early = session.take_early_data()
         tunnel = self._tunnel = WebSocketTunnel(runtime, session, engine, self)
         session.open(tunnel)
-        if runtime.is_draining:
+        if runtime.is_ending:
             tunnel.drain()
         if early:
             tunnel.feed(early, False)

@@ -61,20 +61,24 @@ class Runtime:
         sweep_s: time between two sweeps.
         connections: all that are open.
         keep_alive_deadline: for connections that go idle before the next sweep.
+        is_draining: the server stops, connections are served once more at most.
+        is_ending: no connection is accepted any more, and what has no end of its own is told to end at once.
         has_limits: a request is looked at before it is admitted.
         start, turn: see ``Turn``.
         running: exchanges whose application has not returned.
         total_requests: requests answered or being answered.
         on_idle: called when the last running exchange ends during a drain.
+        on_swept: called behind each sweep.
     """
 
     __slots__ = (
         "access_log", "awake_s", "bad_requests", "cancels_on_disconnect", "connection_limit",
         "connections", "defaults", "has_limits", "http2_defaults", "http2_limits",
-        "is_draining", "keep_alive_deadline",
+        "is_draining", "is_ending", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
-        "on_limit_requests", "parser", "root_path", "root_path_mode", "running", "serves_http2", "stack",
-        "start", "state", "sweep_s", "timeouts", "total_requests", "turn", "websocket",
+        "on_limit_requests", "on_swept", "parser", "root_path", "root_path_mode", "running",
+        "serves_http2", "stack", "start", "state", "sweep_s", "timeouts", "total_requests", "turn",
+        "websocket",
     )  # fmt: skip
 
     def __init__(
@@ -129,12 +133,14 @@ class Runtime:
         self.running: set[HTTPExchange] = set()
         self.total_requests = 0
         self.is_draining = False
+        self.is_ending = False
         self.has_limits = http.limit_concurrency is not None or not http.timeout_keep_alive
         self.start = turn.start
         self.turn = turn
         self.on_idle: Callable[[], None] = _nothing
         self.on_limit_requests: Callable[[], None] = _nothing
         self.on_connection_lost: Callable[[], None] = _nothing
+        self.on_swept: Callable[[], None] = _nothing
         self.now = self.loop.time()
         self.awake_s = self.keep_alive_deadline = 0.0
         self.tick()

@@ -52,6 +52,7 @@ class Sweep:
         runtime.bad_requests.sweep()
         for connection in list(runtime.connections):
             connection.on_sweep(runtime.now)
+        runtime.on_swept()
         if self._tls is not None and self._tls_interval_s and runtime.now >= self._tls_due:
             self._tls_due = runtime.now + self._tls_interval_s
             self._reload_certificates(self._tls)

@@ -11,6 +11,7 @@ ends of a connection are here too, because most of them come of a deadline.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
@@ -169,7 +170,8 @@ class TimedConnection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the client may have reset it in this moment
+                self.transport.write_eof()
             self.wait_for(_LINGER, LINGER_S)
         else:
             self.close()

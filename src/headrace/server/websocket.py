@@ -149,12 +149,17 @@ class WebSocketChannel:
         is_bounded = bool(messages) or self._rate is not None
         allowance = self._allowance() if is_bounded else self._settings.max_queue
         engine = self.engine
-        events = engine.receive_data(data, allowance)
-        if events:
-            for event in session.feed_messages(events):
+        while True:
+            events = engine.receive_data(data, allowance)
+            others = session.feed_messages(events) if events else events
+            for event in others:
                 self._on_event(event)
-        if self._rate is not None:
-            self._count(events, allowance)
+            if self._rate is not None:
+                self._count(events, allowance)
+            if not (others and engine.has_unread) or len(others) < len(events):
+                break
+            # Nothing but pongs: no application takes them and then asks for more.
+            data = b""
         if engine.out_bytes and not self.is_flush_due:
             self.flush_later()
         if engine.has_unread is self._is_reading:

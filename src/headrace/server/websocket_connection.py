@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from headrace.asgi.websocket import WebSocketSession
 from headrace.protocol.websocket import WebSocketEngine
@@ -75,7 +76,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
         transport = self.transport
         if lingers and transport.can_write_eof() and not transport.is_closing():
             # Closing at once would reset what the peer still sends, and could take our Close frame from it.
-            transport.write_eof()
+            with contextlib.suppress(OSError):  # the client may have reset it in this moment
+                transport.write_eof()
         else:
             transport.close()
 

@@ -11,7 +11,7 @@ Floods (RFC 9113 §10.5). A connection has two allowances, refilled at each ``ti
 - **resets**: streams that the client ends, or makes end, before their response was given whole (rapid
   reset, CVE-2023-44487, and its kin that provoke a reset by the server). Each stream that ends in order gives
   one back, so a client that works is never taken for one that floods.
-- **control frames**: SETTINGS, PING, PRIORITY_UPDATE and empty DATA, which cost more than they carry.
+- **control frames**: SETTINGS, PING, GOAWAY, PRIORITY_UPDATE and empty DATA, which cost more than they carry.
   WINDOW_UPDATE costs a tenth of these, and body sent pays for it.
 
 Whoever uses one up is sent GOAWAY with ENHANCE_YOUR_CALM. Header sections, CONTINUATION frames and SETTINGS
@@ -38,7 +38,7 @@ from headrace.protocol.events import (
 )
 from headrace.protocol.fields import check_field, error_body, error_fields
 from headrace.protocol.http2.limits import HTTP2Limits
-from headrace.protocol.http2.request import read_request, read_trailers
+from headrace.protocol.http2.request import FEW_FIELDS, read_request, read_trailers
 from headrace.protocol.http2.response import HTTP2Defaults, Pair, SpecialField, read_field, response_fields
 
 try:
@@ -61,6 +61,7 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_C
 
 _REQUEST_WHOLE, _RESPONSE_WHOLE = 1, 2
 _LARGE_BYTES = 16_384
+_END_PING = b"headrace"
 
 
 class HTTP2Engine:
@@ -76,14 +77,19 @@ class HTTP2Engine:
     """
 
     __slots__ = (
-        "_control", "_defaults", "_expecting", "_has_peer_ended", "_held", "_last_fields", "_last_rest",
-        "_last_words", "_limits", "_ngh2", "_received", "_resets", "_streams", "_unfinished",
-        "is_failed", "last_stream_id",
+        "_control", "_defaults", "_expecting", "_has_peer_ended", "_held", "_large_bytes", "_last_fields",
+        "_last_rest", "_last_words", "_limits", "_ngh2", "_partial_bytes", "_received", "_resets", "_streams",
+        "_unfinished", "is_failed", "last_stream_id",
     )  # fmt: skip
 
     def __init__(self, limits: HTTP2Limits, defaults: HTTP2Defaults) -> None:
         self._limits = limits
         self._defaults = defaults
+        # Below these limits even a few small fields may be too much.
+        is_narrow = limits.head_bytes < 4 * _LARGE_BYTES or limits.fields < FEW_FIELDS
+        self._large_bytes = -1 if is_narrow else _LARGE_BYTES
+        self._partial_bytes = 0
+        """At most so much has been read of a header section that is not yet whole."""
         self._streams: dict[int, int] = {}
         self._held: dict[int, list[Pair]] = {}
         self._expecting: set[int] = set()
@@ -120,7 +126,10 @@ class HTTP2Engine:
             error = RemoteProtocolError(str(dos), error_code=ENHANCE_YOUR_CALM)
         except ngh2.NGH2Error as broken:
             error = RemoteProtocolError(str(broken), error_code=PROTOCOL_ERROR)
-        events = self.events(len(data) > _LARGE_BYTES)
+        size = len(data)
+        events = self.events(self._partial_bytes + size > self._large_bytes)
+        # A header section is not interrupted by anything that gives an event, RFC 9113 §4.3.
+        self._partial_bytes = size if events else self._partial_bytes + size
         if error is not None and not self.is_failed:
             self._fail(error, events)
         return events
@@ -151,9 +160,11 @@ class HTTP2Engine:
                 if kind is ngh2.SettingsReceived:
                     found.append(WindowOpened(0))
             elif kind is ngh2.PingAcknowledged:
-                # The only ping of ours is the one of ``announce_end``.
-                found.append(EndHeard())
+                control += CONTROL_COST
+                if event.opaque_data == _END_PING:
+                    found.append(EndHeard())
             elif kind is ngh2.GoAwayReceived:
+                control += CONTROL_COST
                 self._has_peer_ended = True
             elif kind is ngh2.ConnectionClosed:
                 self._on_connection_closed(event, found)
@@ -411,7 +422,7 @@ class HTTP2Engine:
         ``end`` follows a round trip later, when ``EndHeard`` comes. RFC 9113 §6.8.
         """
         self._call(self._ngh2.send_shutdown_notice)
-        self._call(self._ngh2.ping)
+        self._call(self._ngh2.ping, _END_PING)
 
     def end(self, error_code: int = NO_ERROR) -> None:
         """GOAWAY with the last stream that is served; later ones are ignored."""

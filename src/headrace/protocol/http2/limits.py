@@ -11,8 +11,8 @@ class HTTP2Limits:
 
     ``target_bytes`` 414, ``head_bytes`` and ``fields`` 431, ``body_bytes`` 413 (None: no limit), as in
     HTTP/1.1. ``streams`` is SETTINGS_MAX_CONCURRENT_STREAMS, ``window_bytes`` the body of one stream that may
-    wait for the application; the connection's window is the product of both, so that no stream whose
-    application does not read can hold up another.
+    wait for the application. The connection's window is twice the product of both: libnghttp2 opens a window
+    when half of it has been consumed, which one stream must manage while all others stand still.
     """
 
     target_bytes: int = 16_384
@@ -25,4 +25,4 @@ class HTTP2Limits:
     @property
     def connection_window_bytes(self) -> int:
         """The connection's receive window."""
-        return min(self.streams * self.window_bytes, 2**31 - 1)
+        return min(2 * self.streams * self.window_bytes, 2**31 - 1)

@@ -22,8 +22,8 @@ _METHODS = {
 }
 
 FEW_FIELDS = 8
-"""Up to so many fields cannot exceed the smallest sensible limit by way of HPACK's table, whose entries have
-at most 4,096 bytes; literals are seen in what the socket gave."""
+"""Up to so many fields cannot exceed the default limit by way of HPACK's table, whose entries have at most
+4,096 bytes; literals are seen in what the socket gave."""
 
 
 def read_request(
@@ -38,7 +38,8 @@ def read_request(
     Args:
         fields: all of the header section, the pseudo-header fields first.
         end_stream: no body follows.
-        is_large: so much has been received that the fields must be measured even if they are few.
+        is_large: so much has been received, or so little is allowed, that the fields must be measured even
+            if they are few.
 
     Raises:
         RemoteProtocolError: 400, or more than the limits allow (413, 414, 431), or 501.

@@ -31,6 +31,9 @@ from headrace.protocol.websocket.writer import MAX_CONTROL_BYTES, FrameWriter
 
 NO_EVENTS: tuple[Event, ...] = ()
 
+MAX_TAKEN_BYTES = 65_536
+"""When the messages of one call hold so much, it takes no more: a few bytes can decompress to a lot."""
+
 _FIN = 0x80
 _RSV1 = 0x40
 _OPCODE = 0x0F
@@ -58,13 +61,14 @@ class WebSocketEngine(FrameWriter):
         deflate: what was agreed on compression, or None; belongs to this connection alone.
 
     Attributes:
-        has_unread: bytes wait in the engine that may hold whole messages, because ``max_messages`` was
-            reached. Until they are read no more should be received.
+        has_unread: bytes wait in the engine that may hold whole messages, because ``max_messages`` or
+            ``MAX_TAKEN_BYTES`` was reached. Until they are read no more should be received.
     """
 
     __slots__ = (
         "_first", "_first_bytes", "_is_holding", "_mask", "_max_compressed_bytes", "_max_message_bytes",
-        "_max_short", "_message", "_missing_bytes", "_payload", "_rest", "_rest_start", "has_unread",
+        "_max_short", "_message", "_missing_bytes", "_payload", "_rest", "_rest_start", "_taken_bytes",
+        "has_unread",
     )  # fmt: skip
 
     def __init__(self, max_message_bytes: int, deflate: DeflateAgreement | None = None) -> None:
@@ -85,13 +89,16 @@ class WebSocketEngine(FrameWriter):
         self._missing_bytes = 0
         self._first = 0
         self._mask = b""
+        self._taken_bytes = 0
+        """Size of the messages that this call has taken, but for those in line, which are short."""
 
     def receive_data(self, data: bytes, max_messages: int = 32) -> Sequence[Event]:
         """Take what the connection gave; nothing a peer sends makes it raise.
 
         Args:
             data: any bytes; none to go on with what is unread.
-            max_messages: so many events at most; what comes behind stays bytes, see ``has_unread``.
+            max_messages: so many events at most, and no more once their messages hold ``MAX_TAKEN_BYTES``;
+                what comes behind stays bytes, see ``has_unread``.
 
         Returns:
             Events in order. After CloseReceived or ConnectionFailed the state is CLOSED, what follows is
@@ -100,13 +107,15 @@ class WebSocketEngine(FrameWriter):
         if self.state is _CLOSED:
             return NO_EVENTS
         events: list[Event] = []
-        position = 0
+        position = self._taken_bytes = 0
         try:
             if self._is_holding:
                 data, position = self._resume(data, max_messages, events)
             size = len(data)
             head_limit = size - 5
             is_plain = self._message is None and self.state is _OPEN
+            if self._taken_bytes >= MAX_TAKEN_BYTES:
+                max_messages = 0
             while position < size and len(events) < max_messages:
                 if is_plain and position < head_limit:
                     # The common case in line: a whole, short message in one frame. The rest is _take_frame.
@@ -120,6 +129,8 @@ class WebSocketEngine(FrameWriter):
                         position = end
                         continue
                 position = self._take_frame(data, position, events)
+                if self._taken_bytes >= MAX_TAKEN_BYTES:
+                    break
                 is_plain = self._message is None and self.state is _OPEN
         except RemoteProtocolError as error:
             return self._fail(error, events)
@@ -262,6 +273,7 @@ class WebSocketEngine(FrameWriter):
             whole = payload.decode() if opcode == _TEXT else payload
         if self.state is _OPEN:
             events.append(whole)
+            self._taken_bytes += len(whole)
 
     def _take_control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         if opcode == _PING:
