@@ -9,6 +9,7 @@ from benchmarks.measure import (
     Moment,
     ProcessStat,
     parse_core_times,
+    parse_h2load,
     parse_smaps_rollup,
     parse_stat,
     parse_wrk,
@@ -17,7 +18,11 @@ from benchmarks.measure import (
     wait_settled_memory,
 )
 from benchmarks.report import Table, render_table
+from benchmarks.servers import SERVERS, ServerFailed
+from benchmarks.websocket_client import COMPRESSED, LARGE, SMALL, FrameCounter, client_frame, frame_head
 from benchmarks.workloads import REQUEST_CPU, WORKLOADS, Figures
+
+from headrace.protocol.websocket import DeflateOptions, WebSocketEngine, negotiate_deflate
 
 WRK = """\
 Running 2s test @ http://127.0.0.1:9000/
@@ -147,3 +152,47 @@ def test_table_shows_figures_reasons_and_disturbance() -> None:
     assert rows[4].startswith("| floor | not measured")
     assert "headrace failed in a round: ended with status 1." in text
     assert "with other processes for up to 30% of a sample" in text
+
+
+H2LOAD = """\
+starting benchmark...
+progress: 100% done
+
+finished in 3.26s, 92098.13 req/s, 3.51MB/s
+requests: 300000 total, 300000 started, 300000 done, 299990 succeeded, 4 failed, 6 errored, 0 timeout
+status codes: 299990 2xx, 0 3xx, 4 4xx, 0 5xx
+traffic: 11.45MB (12002688) total, 2.58MB (2701712) headers (space savings 90.52%), 3.72MB (3899870) data
+"""
+
+
+def test_h2load_output() -> None:
+    result = parse_h2load(H2LOAD)
+    assert (result.rate_per_s, result.succeeded, result.failed) == (92_098.13, 299_990, 10)
+    assert result.body_bytes == 3_899_870
+    with pytest.raises(ValueError, match="req/s"):
+        parse_h2load("nothing")
+
+
+def test_frames_are_masked_and_read_as_websocket_reads_them() -> None:
+    for load in (SMALL, LARGE, COMPRESSED):
+        engine = WebSocketEngine(1 << 20, negotiate_deflate(b"permessage-deflate", DeflateOptions()))
+        expected = load.payload.decode() if load.is_text else load.payload
+        assert list(engine.receive_data(client_frame(load))) == [expected]
+        assert load.payload not in client_frame(load)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000, 100_000])
+def test_frames_are_counted_at_any_cut(step: int) -> None:
+    sizes = [0, 1, 125, 126, 65_535, 65_536, 3]
+    stream = b"".join(frame_head(0x82, size, False) + bytes(size) for size in sizes)
+    counter = FrameCounter()
+    for start in range(0, len(stream), step):
+        counter.feed(memoryview(stream)[start : start + step])
+    assert counter.frames == len(sizes)
+
+
+def test_a_server_that_cannot_speak_http2_says_so() -> None:
+    with pytest.raises(ServerFailed, match="no HTTP/2"):
+        SERVERS["daphne"].command_for("http2")
+    assert "zttp" in SERVERS["uvicorn"].command_for("http2")("a:b", 1)
+    assert SERVERS["daphne"].command_for("websocket") is SERVERS["daphne"].command
