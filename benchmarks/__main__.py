@@ -23,22 +23,14 @@ from benchmarks.environment import (
     describe_machine,
     prepare_programs,
 )
+from benchmarks.figures import Figures, Settings, Workload
 from benchmarks.report import Header, Table, render_header, render_table, write_results
 from benchmarks.servers import FLOOR, SERVERS, Server, ServerFailed, running
-from benchmarks.workloads import WORKLOADS, Figures, Settings, Workload
+from benchmarks.workloads import WORKLOADS
 
 ALSO_INSTALLED = (
-    *(
-        "uvloop",
-        "httptools",
-        "gunicorn_h1c",
-        "ngh2",
-        "zttp",
-        "websockets",
-        "fastapi",
-        "starlette",
-        "pydantic",
-    ),
+    *("uvloop", "httptools", "gunicorn_h1c", "fastapi", "starlette", "pydantic"),
+    *("ngh2", "zttp", "h2", "websockets", "wsproto", "autobahn"),
 )
 
 
@@ -47,7 +39,8 @@ def main() -> int:
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, _exit_on_signal)  # so that the servers are stopped then, too
     try:
-        check_machine((arguments.server_core, arguments.load_core))
+        load_programs = {workload.program for workload in arguments.only if workload.program}
+        check_machine((arguments.server_core, arguments.load_core), sorted(load_programs))
         programs = prepare_programs(arguments.venv, arguments.python)
     except CannotRun as error:
         print(error, file=sys.stderr)
@@ -61,6 +54,7 @@ def main() -> int:
         rounds=arguments.rounds,
         connections=arguments.connections,
         idle_connections=arguments.idle_connections,
+        in_flight=arguments.in_flight,
         server_core=arguments.server_core,
         load_core=arguments.load_core,
     )
@@ -80,7 +74,20 @@ def parse_arguments() -> argparse.Namespace:
     add("--duration", type=float, default=5.0, metavar="S", help="of each measurement, in seconds (5)")
     add("--rounds", type=int, default=5, metavar="N", help="how often each is measured (5)")
     add("--connections", type=int, default=64, metavar="N", help="that wrk keeps open (64)")
-    add("--idle-connections", type=int, default=2000, metavar="N", help="of the workload idle (2000)")
+    add(
+        "--idle-connections",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="of the workloads idle and ws-idle (2000)",
+    )
+    add(
+        "--in-flight",
+        type=int,
+        default=8,
+        metavar="N",
+        help="messages under way on each WebSocket, but for ws-echo-32-single (8)",
+    )
     add("--venv", default=os.environ.get("BENCH_VENV"), metavar="DIR",
         help="environment with the servers, also as BENCH_VENV; without it an own one is made")  # fmt: skip
     add("--python", metavar="PROGRAM", help="interpreter to make the own environment with")
@@ -88,8 +95,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--load-core", type=int, default=1, metavar="N", help="core of the load (1)")
     add("--output", type=Path, metavar="FILE", help="results file (benchmarks/results/<time>.json)")
     arguments = parser.parse_args()
-    if arguments.duration < 1 or min(arguments.rounds, arguments.connections, arguments.idle_connections) < 1:
-        parser.error("--duration, --rounds, --connections and --idle-connections must be at least 1")
+    for name in ("duration", "rounds", "connections", "idle_connections", "in_flight"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return arguments
 
 
@@ -149,7 +157,9 @@ def sample(table: Table, server: Server, number: int, header: Header, programs: 
     if server.name in table.failures:
         return  # what failed once fails again: the time is the others'
     workload = table.workload
-    settings = Settings(header.duration_s, header.connections, header.idle_connections, number)
+    settings = Settings(
+        header.duration_s, header.connections, header.idle_connections, header.in_flight, number
+    )
     print(
         f"{workload.name} {number + 1}/{header.rounds} {server.name}: ", end="", file=sys.stderr, flush=True
     )
@@ -171,8 +181,9 @@ def measure_once(
     workload: Workload, server: Server, settings: Settings, programs: Path, core: int
 ) -> Figures:
     application = workload.floor if server is FLOOR else workload.application
-    protocol = workload.protocol
-    with running(server, application, programs=programs, core=core, protocol=protocol) as started:
+    if workload.protocol == "http/2":
+        server = server.over_http2()
+    with running(server, application, programs=programs, core=core) as started:
         return workload.measure(started, settings)
 
 

@@ -96,12 +96,9 @@ async def flood(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def websocket(scope: Message, receive: Receive, send: Send) -> None:
-    """Every message, sent back; over HTTP a short answer."""
-    if scope["type"] == "http":
-        await answer(send, HELLO)
-        return
+    """Every message of a WebSocket, sent back as it came; over HTTP 13 bytes, for the first look."""
     if scope["type"] != "websocket":
-        await start_and_stop(receive, send)
+        await hello(scope, receive, send)
         return
     await receive()
     await send({"type": "websocket.accept"})
@@ -109,11 +106,11 @@ async def websocket(scope: Message, receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "websocket.disconnect":
             return
-        data = message.get("bytes")
-        if data is not None:
-            await send({"type": "websocket.send", "bytes": data})
+        text = message.get("text")
+        if text is None:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
         else:
-            await send({"type": "websocket.send", "text": message["text"]})
+            await send({"type": "websocket.send", "text": text})
 
 
 async def answer(send: Send, body: bytes) -> None:

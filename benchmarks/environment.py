@@ -9,12 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 OWN_VENV = FOLDER / ".peers"
 PEERS = FOLDER / "peers.txt"
+PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
+"""A program that makes load, to Debian's package of it."""
 
 _INTERPRETER_FACTS = """
 import importlib.metadata, json, platform, sys, sysconfig, timeit
@@ -70,7 +73,7 @@ class Interpreter:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the harness runs on."""
+    """What the harness runs on; `wrk` and `h2load` are their releases, or that they are missing."""
 
     cpu: str
     cores: int
@@ -78,20 +81,24 @@ class Machine:
     memory_gib: float
     load_average: float
     wrk: str
+    h2load: str
 
 
-def check_machine(cores: tuple[int, int]) -> None:
-    """Raises CannotRun unless this is Linux with wrk and the two cores.
+def check_machine(cores: tuple[int, int], load_programs: Iterable[str]) -> None:
+    """Raises CannotRun unless this is Linux with the two cores and what makes the load.
 
     Args:
         cores: of the server, and of the load.
+        load_programs: of `PACKAGES`.
     """
     if not sys.platform.startswith("linux"):
         raise CannotRun("The benchmarks pin processes and read /proc, so they need Linux.")
-    if shutil.which("wrk") is None:
-        raise CannotRun(
-            "wrk is not on PATH. Install it with `apt install wrk` (Debian, Ubuntu) or your system's package."
-        )
+    for program in load_programs:
+        if shutil.which(program) is None:
+            raise CannotRun(
+                f"{program} is not on PATH. Install it with `apt install {PACKAGES[program]}` (Debian, "
+                "Ubuntu) or your system's package, or choose other workloads with --only."
+            )
     if cores[0] == cores[1]:
         raise CannotRun("Server and load need a core each: choose two with --server-core and --load-core.")
     allowed = os.sched_getaffinity(0)
@@ -151,15 +158,23 @@ def describe_interpreter(programs: Path, distributions: list[str]) -> Interprete
 def describe_machine() -> Machine:
     """Reads what is worth knowing about this machine."""
     model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    wrk = subprocess.run(["wrk", "--version"], capture_output=True, text=True, timeout=10)
     return Machine(
         cpu=model[1] if model else platform.machine(),
         cores=os.cpu_count() or 0,
         kernel=f"{platform.system()} {platform.release()}",
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         load_average=round(os.getloadavg()[0], 2),
-        wrk=(wrk.stdout or wrk.stderr).split(" [")[0].strip(),
+        wrk=_ask_version("wrk"),
+        h2load=_ask_version("h2load"),
     )
+
+
+def _ask_version(program: str) -> str:
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10)
+    except FileNotFoundError:
+        return f"no {program}"
+    return (done.stdout or done.stderr).split(" [")[0].strip()
 
 
 def as_json(facts: Interpreter | Machine) -> dict[str, object]:

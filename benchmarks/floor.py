@@ -1,17 +1,20 @@
 """The floor: a uvloop protocol that writes a constant, which no Python server can undercut.
 
 Started as ``python -m benchmarks.floor KIND --port N``. It parses nothing that it can avoid, so it is no
-server: it expects each request head in one read, and no pipelining.
+server: it expects each request head in one read, no pipelining, and no long WebSocket messages.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import hashlib
 import re
 from typing import cast
 
 import uvloop
+from websockets.speedups import apply_mask  # type: ignore[import-not-found,unused-ignore]
 
 from benchmarks.applications import (
     CHUNK,
@@ -23,9 +26,10 @@ from benchmarks.applications import (
     STREAM_CHUNKS,
     UPLOAD_BYTES,
 )
-from benchmarks.websocket_client import LARGE, SMALL, Load, client_frame, frame_head
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+WEBSOCKET_KEY = re.compile(rb"\r\nsec-websocket-key: *(\S+)", re.IGNORECASE)
+WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 COMMON_HEAD = b"HTTP/1.1 200 OK\r\nserver: floor\r\ndate: Sun, 22 Nov 2026 05:00:00 GMT\r\n"
 
 
@@ -108,44 +112,110 @@ class Chunks(asyncio.Protocol):
                 self.transport.write(b"0\r\n\r\n")
 
 
-class Frames(asyncio.Protocol):
-    """Answers each whole frame of a known size with a constant one; any handshake with a constant 101."""
+class Http2(Constant):
+    """Answers each HEADERS frame with a constant; what the fields say is not looked at."""
 
-    __slots__ = ("answer", "frame_bytes", "is_open", "left", "transport")
+    __slots__ = ("is_open", "rest")
 
-    UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n"
+    PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    HEADERS, SETTINGS = 1, 4
+    # RFC 7541: each value as a literal beside its name's place in the static table (Appendix A).
+    FIELDS = (
+        b"\x88\x0f\x27\x05floor\x0f\x12\x1dSun, 22 Nov 2026 05:00:00 GMT\x0f\x10\x0atext/plain\x0f\x0d\x0213"
+    )
+    HEAD = bytes((0, 0, len(FIELDS), HEADERS, 4))
+    BODY = bytes((0, 0, len(HELLO), 0, 1))
 
-    def __init__(self, load: Load) -> None:
-        size = len(load.payload)
-        self.frame_bytes = len(client_frame(load))
-        self.answer = frame_head(0x82, size, False) + load.payload
+    def __init__(self, response: bytes) -> None:
+        super().__init__(response)
         self.is_open = False
-        self.left = self.frame_bytes
+        self.rest = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+    def data_received(self, data: bytes) -> None:
+        answers = []
+        if not self.is_open:
+            if not data.startswith(self.PREFACE):
+                self.transport.write(self.response)
+                return
+            self.is_open = True
+            data = data[len(self.PREFACE) :]
+            answers.append(bytes((0, 0, 0, self.SETTINGS, 0, 0, 0, 0, 0)))
+        data = self.rest + data
+        start = 0
+        while (size := len(data) - start) >= 9:
+            end = start + 9 + int.from_bytes(data[start : start + 3], "big")
+            if end > len(data):
+                break
+            kind = data[start + 3]
+            if kind == self.HEADERS:
+                stream = data[start + 5 : start + 9]
+                answers += (self.HEAD, stream, self.FIELDS, self.BODY, stream, HELLO)
+            elif kind == self.SETTINGS and not data[start + 4]:
+                answers.append(bytes((0, 0, 0, self.SETTINGS, 1, 0, 0, 0, 0)))
+            start = end
+        self.rest = data[start:] if size else b""
+        if answers:
+            self.transport.write(b"".join(answers))
+
+
+class Echo(Constant):
+    """Unmasks each frame of a WebSocket and writes it back as it is, compressed if it was compressed."""
+
+    __slots__ = ("is_open", "rest")
+
+    def __init__(self, response: bytes) -> None:
+        super().__init__(response)
+        self.is_open = False
+        self.rest = b""
 
     def data_received(self, data: bytes) -> None:
         if not self.is_open:
-            self.is_open = b"\r\nUpgrade:" in data
-            is_probe = not self.is_open
-            self.transport.write(constant_response(b"text/plain", HELLO) if is_probe else self.UPGRADED)
+            key = WEBSOCKET_KEY.search(data)
+            self.is_open = key is not None
+            self.transport.write(self.accept(key[1], data) if key else self.response)
             return
-        self.left -= len(data)
-        count = 0
-        while self.left <= 0:
-            count += 1
-            self.left += self.frame_bytes
-        if count:
-            self.transport.write(self.answer * count)
+        if self.rest:
+            data = self.rest + data
+        size = len(data)
+        start = 0
+        echoes = []
+        while size - start > 6:
+            first, length = data[start], data[start + 1] & 127
+            payload = start + 6
+            if length == 126:
+                length = int.from_bytes(data[start + 2 : start + 4], "big")
+                payload = start + 8
+            if payload + length > size:
+                break
+            key_start = payload - 4
+            if payload - start == 6:
+                echoes.append(bytes((first, length)))
+            else:
+                echoes.append(bytes((first, 126, data[start + 2], data[start + 3])))
+            start = payload + length
+            echoes.append(apply_mask(data[payload:start], data[key_start:payload]))
+        self.rest = data[start:]
+        if echoes:
+            self.transport.writelines(echoes)
 
-
-WEBSOCKET_LOADS = {"ws-small": SMALL, "ws-large": LARGE}
+    def accept(self, key: bytes, head: bytes) -> bytes:
+        accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_GUID).digest())
+        extension = (
+            b"Sec-WebSocket-Extensions: permessage-deflate\r\n" if b"permessage-deflate" in head else b""
+        )
+        return (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (accept, extension)
+        )
 
 
 def make_protocol(kind: str) -> asyncio.Protocol:
     if kind == "hello":
         return Constant(constant_response(b"text/plain", HELLO))
+    if kind == "http2":
+        return Http2(constant_response(b"text/plain", HELLO))
+    if kind == "websocket":
+        return Echo(constant_response(b"text/plain", HELLO))
     if kind == "json":
         return Constant(constant_response(b"application/json", b'{"message":"Hello, world!"}'))
     if kind == "echo":
@@ -156,8 +226,6 @@ def make_protocol(kind: str) -> asyncio.Protocol:
         return Chunks(STREAM_CHUNKS, path=b"GET /")
     if kind == "flood":
         return Chunks(FLOOD_CHUNKS, path=b"GET %s " % FLOOD_PATH.encode())
-    if kind in WEBSOCKET_LOADS:
-        return Frames(WEBSOCKET_LOADS[kind])
     raise ValueError(f"the floor knows no kind {kind!r}")
 
 

@@ -1,4 +1,4 @@
-"""What the kernel and wrk say: CPU time, memory and use of a core out of /proc, figures out of wrk's text.
+"""What kernel and load say: CPU time, memory and use of a core from /proc, figures from wrk and h2load.
 
 The parsing functions are pure; the reading functions below them are thin.
 """
@@ -218,35 +218,6 @@ def parse_wrk(text: str) -> WrkResult:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class H2loadResult:
-    """What h2load says.
-
-    Attributes:
-        succeeded: requests answered with 2xx or 3xx.
-        failed: all others, unanswered ones among them.
-        body_bytes: of all responses.
-    """
-
-    rate_per_s: float
-    succeeded: int
-    failed: int
-    body_bytes: int
-
-
-def parse_h2load(text: str) -> H2loadResult:
-    """Reads h2load's text.
-
-    Raises:
-        ValueError: a figure is missing.
-    """
-    rate = _find(r"^finished in .*, ([\d.]+) req/s", text)
-    total = _find(r"^requests: (\d+) total, \d+ started, \d+ done, (\d+) succeeded", text)
-    traffic = _find(r"^traffic: .*\((\d+)\) data$", text)
-    succeeded = int(total[2])
-    return H2loadResult(float(rate[1]), succeeded, int(total[1]) - succeeded, int(traffic[1]))
-
-
 def _percentile_ms(percent: str, text: str) -> float:
     found = _find(rf"^ +{percent}% +([\d.]+)(us|ms|s|m|h)$", text)
     return float(found[1]) * _UNIT_MS[found[2]]
@@ -257,3 +228,39 @@ def _find(pattern: str, text: str) -> re.Match[str]:
     if found is None:
         raise ValueError(f"the load printed nothing like {pattern!r}: {text.strip()[:80]!r}")
     return found
+
+
+# --- h2load ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class H2loadResult:
+    """What one run of h2load printed.
+
+    Attributes:
+        succeeded: answered with a status of 2xx.
+        failed: the rest, whatever h2load calls it: failed (which contains errored), or timed out.
+    """
+
+    rate_per_s: float
+    succeeded: int
+    failed: int
+
+
+def parse_h2load(text: str) -> H2loadResult:
+    """Reads h2load's text.
+
+    Raises:
+        ValueError: a figure is missing, so this is not the output of h2load.
+    """
+    counts = _find(
+        r"^requests: .+ (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout$",
+        text,
+    )
+    refused = _find(r"^status codes: \d+ 2xx, (\d+) 3xx, ", text)
+    succeeded, failed, errored, timed_out = map(int, counts.groups())
+    return H2loadResult(
+        rate_per_s=float(_find(r"^finished in .+?, ([\d.]+) req/s", text)[1]),
+        succeeded=succeeded - int(refused[1]),
+        failed=max(failed, errored, timed_out) + int(refused[1]),
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.environment import Interpreter, Machine, as_json
-from benchmarks.workloads import Figures, Metric, Workload
+from benchmarks.figures import Figures, Metric, Workload
 
 FLOOR = "floor"
 REFERENCE = "uvicorn"
@@ -74,6 +74,7 @@ class Header:
     rounds: int
     connections: int
     idle_connections: int
+    in_flight: int
     server_core: int
     load_core: int
 
@@ -86,8 +87,10 @@ def render_header(header: Header) -> str:
         "# Benchmarks",
         "",
         f"- Started: {header.started}; {header.rounds} rounds of {header.duration_s:g} s; "
-        f"{header.connections} connections, {header.idle_connections} when idle.",
-        f"- Server on core {header.server_core}, one worker; load on core {header.load_core}; {machine.wrk}.",
+        f"{header.connections} connections, {header.idle_connections} when idle; "
+        f"{header.in_flight} messages in flight on each WebSocket.",
+        f"- Server on core {header.server_core}, one worker; load on core {header.load_core}; "
+        f"{machine.wrk}; {machine.h2load}.",
         f"- Machine: {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.kernel}; "
         f"load average at the start {machine.load_average}.",
         f"- Python: {python.version}, {python.compiler}; optimised build: {python.optimised}; "
@@ -164,6 +167,7 @@ def write_results(path: Path, header: Header, tables: list[Table], servers: list
             "rounds": header.rounds,
             "connections": header.connections,
             "idle_connections": header.idle_connections,
+            "in_flight": header.in_flight,
             "server_core": header.server_core,
             "load_core": header.load_core,
             "interpreter": as_json(header.interpreter),

@@ -1,7 +1,8 @@
 """The rows of the tables: how each server is started, and a server that runs.
 
 Every peer gets one worker, no access log, its fast event loop, and limits wide enough for the workloads: an
-idle connection may stay ten minutes, a body may have 256 MiB, a connection any number of requests.
+idle connection may stay ten minutes, a body may have 256 MiB, a connection any number of requests, and a
+WebSocket is not pinged while it is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.measure import Memory, Moment, read_moment, read_session_memory, read_session_pids
@@ -39,27 +40,19 @@ class Server:
         name: as on the command line and in the tables.
         distribution: the name under which its version is asked for; empty for the floor.
         command: its program, looked up in the environment, and arguments.
-        http2: the same where it must speak HTTP/2 in clear text with prior knowledge; None where it cannot.
-        websocket: the same where it must speak WebSocket; None where ``command`` does.
+        http2: the further arguments with which it takes cleartext HTTP/2, beside HTTP/1.1 on the same port.
     """
 
     name: str
     distribution: str
     command: Command
-    http2: Command | None = None
-    websocket: Command | None = None
+    http2: tuple[str, ...] = ()
 
-    def command_for(self, protocol: str) -> Command:
-        """The command with which it speaks ``http1``, ``http2`` or ``websocket``.
-
-        Raises:
-            ServerFailed: it cannot.
-        """
-        if protocol == "http2":
-            if self.http2 is None:
-                raise ServerFailed("speaks no HTTP/2 in clear text with prior knowledge")
-            return self.http2
-        return self.websocket or self.command if protocol == "websocket" else self.command
+    def over_http2(self) -> Server:
+        """The same row, started so that it takes HTTP/2, too."""
+        return replace(
+            self, command=lambda application, port: [*self.command(application, port), *self.http2]
+        )
 
 
 class ServerFailed(Exception):
@@ -77,6 +70,7 @@ def _uvicorn(application: str, port: int) -> list[str]:
     return [
         *("python", "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--timeout-keep-alive", "600"),
+        *("--ws", "websockets-sansio", "--ws-ping-interval", "600"),
     ]
 
 
@@ -84,11 +78,15 @@ def _hypercorn(application: str, port: int) -> list[str]:
     return [
         *("python", "-m", "hypercorn", application, "--bind", f"127.0.0.1:{port}"),
         *("--worker-class", "uvloop", "--workers", "1", "--keep-alive", "600"),
+        *("--config", "python:benchmarks.hypercorn_options"),
     ]
 
 
 def _daphne(application: str, port: int) -> list[str]:
-    return ["python", "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", application]
+    return [
+        *("python", "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0"),
+        *("--ping-interval", "600", application),
+    ]
 
 
 def _gunicorn(application: str, port: int) -> list[str]:
@@ -112,6 +110,7 @@ def _h2corn(application: str, port: int) -> list[str]:
     return [
         *("h2corn", application, "--bind", f"127.0.0.1:{port}", "--workers", "1", "--loop", "uvloop"),
         *("--no-access-log", "--timeout-keep-alive", "600", "--timeout-request-header", "600"),
+        *("--websocket-ping-interval", "0"),
     ]
 
 
@@ -126,39 +125,22 @@ def _floor(kind: str, port: int) -> list[str]:
     return ["python", "-m", "benchmarks.floor", kind, "--port", str(port)]
 
 
-def _uvicorn_http2(application: str, port: int) -> list[str]:
-    return [
-        *("python", "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", str(port)),
-        *("--loop", "uvloop", "--http", "zttp", "--http2", "--no-access-log", "--timeout-keep-alive", "600"),
-    ]
-
-
-def _hypercorn_http2(application: str, port: int) -> list[str]:
-    return [*_hypercorn(application, port), "--config", str(Path(__file__).parent / "hypercorn.toml")]
-
-
-def _gunicorn_http2(application: str, port: int) -> list[str]:
-    return [
-        *_gunicorn(application, port),
-        "--http-protocols",
-        "h2,h1",
-        "--http2-cleartext",
-        "prior-knowledge",
-    ]
-
-
 FLOOR = Server("floor", "", _floor)
 SERVERS = {
     server.name: server
     for server in (
         FLOOR,
-        Server("headrace", "headrace", _headrace, http2=_headrace),
-        Server("uvicorn", "uvicorn", _uvicorn, http2=_uvicorn_http2),
-        Server("hypercorn", "hypercorn", _hypercorn, http2=_hypercorn_http2),
+        Server("headrace", "headrace", _headrace),
+        # The last --http counts: httptools speaks no HTTP/2.
+        Server("uvicorn", "uvicorn", _uvicorn, http2=("--http", "zttp", "--http2")),
+        Server("hypercorn", "hypercorn", _hypercorn),
         Server("daphne", "daphne", _daphne),
-        Server("gunicorn", "gunicorn", _gunicorn, http2=_gunicorn_http2),
-        Server("granian", "granian", _granian, http2=_granian),
-        Server("h2corn", "h2corn", _h2corn, http2=_h2corn),
+        Server(
+            *("gunicorn", "gunicorn", _gunicorn),
+            http2=("--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"),
+        ),
+        Server("granian", "granian", _granian),
+        Server("h2corn", "h2corn", _h2corn),
         Server("m0serve", "m0serve", _m0serve),
     )
 }
@@ -194,24 +176,19 @@ class RunningServer:
 
 
 @contextmanager
-def running(
-    server: Server, application: str, *, programs: Path, core: int, protocol: str = "http1"
-) -> Iterator[RunningServer]:
+def running(server: Server, application: str, *, programs: Path, core: int) -> Iterator[RunningServer]:
     """Starts a server on a free port and one core, and stops it and all its children at the end.
 
     Args:
         application: module:attribute, or the floor's kind.
         programs: the folder of programs of the environment it is installed in.
-        protocol: what it must speak: ``http1``, ``http2`` or ``websocket``.
 
     Raises:
-        ServerFailed: it cannot speak that, or did not answer in time.
+        ServerFailed: it did not answer in time.
     """
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         for attempt in range(START_ATTEMPTS):
-            port = _free_port()
-            command = server.command_for(protocol)(application, port)
-            started = _start(server.name, port, command, programs, core, Path(folder))
+            started = _start(server, application, programs, core, Path(folder))
             try:
                 _wait_ready(started)
             except ServerFailed:
@@ -231,10 +208,9 @@ def running(
             _stop(started)
 
 
-def _start(
-    name: str, port: int, command: list[str], programs: Path, core: int, folder: Path
-) -> RunningServer:
-    program, *arguments = command
+def _start(server: Server, application: str, programs: Path, core: int, folder: Path) -> RunningServer:
+    port = _free_port()
+    program, *arguments = server.command(application, port)
     log = folder / "log"
 
     def enter_child() -> None:
@@ -256,7 +232,7 @@ def _start(
             )
     except FileNotFoundError:
         raise ServerFailed(f"{program} is not installed in this environment") from None
-    return RunningServer(name, port, core, process, log)
+    return RunningServer(server.name, port, core, process, log)
 
 
 def _environment(programs: Path) -> dict[str, str]:

@@ -1,14 +1,13 @@
-"""The load of the WebSocket workloads: many connections, frames made beforehand, echoes counted.
+"""The load over WebSocket: raw sockets under one epoll, so tight that the server stays the slower side.
 
-One thread, one poll for all connections. Without compression an echo has a known size, so bytes are counted
-and nothing is parsed; with it the heads of frames are read. The first echo of each connection is compared.
+Frames are masked, and compressed, before the measurement, and under load the echoes are only counted. What is
+in them is checked apart from the load, on a session of its own, before and after.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import os
+import hashlib
 import re
 import select
 import socket
@@ -17,265 +16,323 @@ import zlib
 from dataclasses import dataclass
 
 from benchmarks.clients import ANSWER_LIMIT_S, HOST, WrongAnswer, read_head
+from benchmarks.websocket_messages import (
+    CLOSE,
+    FIN,
+    FLUSH_TAIL,
+    MASKED,
+    OPCODE_BITS,
+    RSV1,
+    WINDOW_BITS,
+    ByteCounter,
+    FrameCounter,
+    Messages,
+    encode_messages,
+    make_bursts,
+)
 
-WINDOW_BITS = 12
-"""Of our compressor: servers may ask for as few, and a larger window gains nothing here."""
-
-TAIL = b"\x00\x00\xff\xff"
-"""What each compressed message ends with, and what is left out on the wire. RFC 7692 §7.2.1."""
-
-EXTENSION = re.compile(rb"\r\nsec-websocket-extensions:([^\r]*)", re.IGNORECASE)
-WINDOW = re.compile(rb"client_max_window_bits=(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is sent.
-
-    Attributes:
-        payload: of each message.
-        is_text: text or binary.
-        in_flight: messages of one connection that are under way at a time.
-        is_compressed: permessage-deflate must be agreed on, and is used both ways.
-    """
-
-    payload: bytes
-    is_text: bool
-    in_flight: int
-    is_compressed: bool = False
-
-
-def json_of(size_bytes: int) -> bytes:
-    """Compressible text: records as an API would send them, cut to the size."""
-    records = [
-        {"id": n, "name": f"item {n * 7919}", "price": n * 31 % 997, "tags": ["a", "b"]} for n in range(999)
-    ]
-    return json.dumps(records).encode("ascii")[:size_bytes]
+READ_BYTES = 256 * 1024
+PLAIN_BYTES = 1024
+"""The longest message that may come back uncompressed where compression was agreed: it need not pay."""
+KEY = base64.b64encode(b"benchmarks' key.")
+ACCEPT = base64.b64encode(hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Origin: http://127.0.0.1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\n%s\r\n"
+)
 
 
-SMALL = Load(b"headrace " * 3 + b"hello", is_text=False, in_flight=1)
-BURST = Load(SMALL.payload, is_text=False, in_flight=8)
-LARGE = Load(bytes(range(256)) * 64, is_text=False, in_flight=1)
-COMPRESSED = Load(json_of(16_384), is_text=True, in_flight=1, is_compressed=True)
+# --- a session -------------------------------------------------------------------------------------------
 
 
-def frame_head(first: int, size: int, mask: bool) -> bytes:
-    """A frame's head up to the mask, RFC 6455 §5.2."""
-    bit = 0x80 if mask else 0
-    if size < 126:
-        return bytes((first, bit | size))
-    if size < 65_536:
-        return bytes((first, bit | 126)) + size.to_bytes(2, "big")
-    return bytes((first, bit | 127)) + size.to_bytes(8, "big")
+def open_session(port: int, *, offers_deflate: bool) -> tuple[socket.socket, int | None]:
+    """Opens a WebSocket.
 
-
-def masked_frame(first: int, payload: bytes) -> bytes:
-    """A client's frame, with a mask that really changes the payload."""
-    mask = b"\x37\xfa\x21\x3d"
-    covered = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-    return frame_head(first, len(payload), True) + mask + covered
-
-
-def client_frame(load: Load) -> bytes:
-    """The frame of one message."""
-    first = 0x81 if load.is_text else 0x82
-    if not load.is_compressed:
-        return masked_frame(first, load.payload)
-    compressor = zlib.compressobj(wbits=-WINDOW_BITS)
-    compressed = compressor.compress(load.payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    return masked_frame(first | 0x40, compressed.removesuffix(TAIL))
-
-
-def connect(port: int, extensions: bytes = b"") -> tuple[socket.socket, bytes]:
-    """Open one WebSocket; returns it and the extensions agreed on.
+    Returns:
+        Its socket, and the largest window that we may compress with, in bits; None if nothing is compressed.
 
     Raises:
-        WrongAnswer: it was refused.
+        WrongAnswer: the server did not agree to a WebSocket.
     """
     connection = socket.create_connection((HOST, port), timeout=ANSWER_LIMIT_S)
-    lines = [
-        b"GET / HTTP/1.1",
-        b"Host: 127.0.0.1:%d" % port,
-        b"Connection: Upgrade",
-        b"Upgrade: websocket",
-        b"Sec-WebSocket-Version: 13",
-        b"Sec-WebSocket-Key: " + base64.b64encode(os.urandom(16)),
-    ]
-    if extensions:
-        lines.append(b"Sec-WebSocket-Extensions: " + extensions)
-    connection.sendall(b"\r\n".join([*lines, b"", b""]))
-    head, rest = read_head(connection)
-    if b" 101 " not in head[:16]:
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(HANDSHAKE % (OFFER if offers_deflate else b""))
+        head, rest = read_head(connection)
+        if rest:
+            raise WrongAnswer(f"sent {rest[:20]!r} before any message")
+        return connection, parse_handshake(head)
+    except BaseException:
         connection.close()
-        raise WrongAnswer(f"answered {head[:40]!r} to a WebSocket handshake")
-    if rest:
-        raise WrongAnswer(f"sent {len(rest)} bytes behind its handshake")
-    agreed = EXTENSION.search(head)
-    return connection, agreed[1].strip() if agreed else b""
+        raise
+
+
+def parse_handshake(head: bytes) -> int | None:
+    """Checks the answer to a handshake; returns the bits of the client's window, None if not compressed."""
+    status, *lines = head.split(b"\r\n")
+    if not status.startswith(b"HTTP/1.1 101"):
+        raise WrongAnswer(f"answered the handshake with {status[:60].decode('latin-1')!r}")
+    pairs = (line.partition(b":") for line in lines)
+    fields = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    if fields.get(b"sec-websocket-accept") != ACCEPT:
+        raise WrongAnswer("answered the handshake with a wrong Sec-WebSocket-Accept")
+    extension = fields.get(b"sec-websocket-extensions", b"")
+    if not extension.startswith(b"permessage-deflate"):
+        return None
+    bits = re.search(rb"client_max_window_bits *= *\"?(\d+)", extension)
+    return int(bits[1]) if bits else WINDOW_BITS
+
+
+def check_echoes(port: int, messages: Messages) -> None:
+    """Sends each message once, on a session of its own, and compares what comes back.
+
+    Raises:
+        WrongAnswer: something else came back, or in several frames, or the server does not compress.
+    """
+    connection, window_bits = open_session(port, offers_deflate=messages.offers_deflate)
+    with connection:
+        if messages.offers_deflate and window_bits is None:
+            raise WrongAnswer("does not negotiate permessage-deflate")
+        exchange_messages(connection, messages, window_bits)
+
+
+def exchange_messages(connection: socket.socket, messages: Messages, window_bits: int | None) -> None:
+    """Each message and its echo, one after the other; raises WrongAnswer if one is not as it should be."""
+    inflater = zlib.decompressobj(wbits=-WINDOW_BITS)
+    frames = encode_messages(messages, window_bits)
+    for payload, frame in zip(messages.payloads, frames, strict=True):
+        connection.sendall(frame)
+        first, answer = read_frame(connection)
+        if first & RSV1:
+            answer = inflater.decompress(answer + FLUSH_TAIL)
+        elif window_bits is not None and len(payload) > PLAIN_BYTES:
+            raise WrongAnswer("negotiates permessage-deflate, but does not compress")
+        if first & ~RSV1 != FIN | messages.opcode:
+            raise WrongAnswer(f"echoed in a frame that begins with {first:#x}")
+        if answer != payload:
+            raise WrongAnswer(
+                f"echoed {len(answer)} bytes {answer[:20]!r} for {len(payload)} {payload[:20]!r}"
+            )
 
 
 def read_frame(connection: socket.socket) -> tuple[int, bytes]:
-    """Read one unmasked frame: its first byte and its payload."""
-
-    def read(count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            more = connection.recv(count - len(data))
-            if not more:
-                raise WrongAnswer("closed a WebSocket")
-            data += more
-        return data
-
-    first, second = read(2)
-    size = second
-    if size > 125:
-        size = int.from_bytes(read(2 if size == 126 else 8), "big")
-    return first, read(size)
+    """Reads one unmasked frame: its first byte, and its payload."""
+    first, length = read_exactly(connection, 2)
+    if length == 126:
+        length = int.from_bytes(read_exactly(connection, 2), "big")
+    elif length == 127:
+        length = int.from_bytes(read_exactly(connection, 8), "big")
+    elif length & MASKED:
+        raise WrongAnswer("masks its frames")
+    return first, read_exactly(connection, length)
 
 
-class FrameCounter:
-    """Counts the frames in a stream of bytes by their heads."""
+def read_exactly(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        data = connection.recv(size - len(received))
+        if not data:
+            raise WrongAnswer("closed instead of an echo")
+        received += data
+    return received
 
-    __slots__ = ("_head", "_left", "frames")
 
-    def __init__(self) -> None:
-        self._head = b""
-        self._left = 0
-        self.frames = 0
+# --- the load --------------------------------------------------------------------------------------------
 
-    def feed(self, data: memoryview) -> None:
-        """Take what came."""
-        position, end = 0, len(data)
-        while position < end:
-            if self._left:
-                step = min(self._left, end - position)
-                self._left -= step
-                position += step
-                if not self._left:
-                    self.frames += 1
-                continue
-            head = self._head + bytes(data[position : position + 10 - len(self._head)])
-            needed = 2 if len(head) < 2 else {126: 4, 127: 10}.get(head[1], 2)
-            if len(head) < needed:
-                self._head = head
-                return
-            position += needed - len(self._head)
-            self._head = b""
-            self._left = head[1] if needed == 2 else int.from_bytes(head[2:needed], "big")
-            if not self._left:
-                self.frames += 1
+
+class Session:
+    """One WebSocket under load.
+
+    Attributes:
+        in_flight: messages sent whose echo has not come.
+        unsent: what the socket did not take yet.
+    """
+
+    __slots__ = ("_bursts", "_next", "counter", "in_flight", "is_watched", "socket", "unsent")
+
+    def __init__(
+        self, connection: socket.socket, bursts: list[list[memoryview]], counter: ByteCounter | FrameCounter
+    ) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.counter = counter
+        self.in_flight = 0
+        self.unsent = memoryview(b"")
+        self.is_watched = False
+        self._bursts = bursts
+        self._next = 0
+
+    def send(self, number: int) -> None:
+        """Sends that many messages more."""
+        burst = self._bursts[self._next][number]
+        self._next = (self._next + number) % len(self._bursts)
+        self.in_flight += number
+        self.unsent = memoryview(bytes(self.unsent) + burst) if self.unsent else burst
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        except BlockingIOError:
+            pass
+
+    def receive(self, buffer: bytearray) -> tuple[int, int]:
+        """Reads once; returns how many echoes that completed, and how many bytes it read."""
+        size = self.socket.recv_into(buffer)
+        if not size:
+            raise WrongAnswer("closed a WebSocket under load")
+        echoes = self.counter.feed(buffer, size)
+        self.in_flight -= echoes
+        return echoes, size
+
+
+@dataclass(frozen=True, slots=True)
+class Echoes:
+    """What a run of the load counted.
+
+    Attributes:
+        received_bytes: of all echoes, with the headers of their frames.
+        load_share: part of the wall time in which the load itself computed, 0 to 1.
+    """
+
+    messages: int
+    received_bytes: int
+    load_share: float
 
 
 class EchoLoad:
-    """Connections that send as soon as their echoes are back."""
+    """Sessions that keep a number of messages each under way: an echo that came sends the next message."""
 
-    def __init__(self, port: int, load: Load, connections: int) -> None:
-        self._load = load
-        frame = client_frame(load)
-        self._burst = frame * load.in_flight
-        self._connections = [self._open(port, frame) for _ in range(connections)]
+    def __init__(self, port: int, messages: Messages, *, sessions: int, in_flight: int) -> None:
+        """Opens the sessions.
 
-    def run(self, duration_s: float) -> int:
-        """Send and count for so long; returns the messages that came back."""
-        load = self._load
-        size = len(load.payload)
-        burst_bytes = (size + len(frame_head(0, size, False))) * load.in_flight
-        sockets = {connection.fileno(): connection for connection in self._connections}
-        left = dict.fromkeys(sockets, burst_bytes)
-        counters = {number: FrameCounter() for number in sockets}
-        poll = select.epoll()
-        for number, connection in sockets.items():
-            poll.register(number, select.EPOLLIN)
-            connection.sendall(self._burst)
-        buffer = memoryview(bytearray(1 << 20))
-        bursts = 0
-        deadline = time.monotonic() + duration_s
-        while time.monotonic() < deadline:
-            events = poll.poll(ANSWER_LIMIT_S)
-            if not events:
-                raise WrongAnswer("echoes nothing any more")
-            for number, _ in events:
-                connection = sockets[number]
-                count = connection.recv_into(buffer)
-                if not count:
-                    raise WrongAnswer("closed a WebSocket under load")
-                if load.is_compressed:
-                    counter = counters[number]
-                    counter.feed(buffer[:count])
-                    if counter.frames < load.in_flight:
+        Raises:
+            WrongAnswer: the server refused one, or did not agree to what was offered.
+        """
+        self._in_flight = in_flight
+        self._buffer = bytearray(READ_BYTES)
+        self._epoll = select.epoll()
+        self._sessions: dict[int, Session] = {}
+        try:
+            for _ in range(sessions):
+                connection, window_bits = open_session(port, offers_deflate=messages.offers_deflate)
+                if not self._sessions:
+                    frames = encode_messages(messages, window_bits)
+                    bursts = list(make_bursts(frames, in_flight))
+                # A server does not mask, so its frame is shorter than ours by the four bytes of the key.
+                counter = ByteCounter(len(frames[0]) - 4) if window_bits is None else FrameCounter()
+                self._sessions[connection.fileno()] = Session(connection, bursts, counter)
+                self._epoll.register(connection, select.EPOLLIN)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, duration_s: float) -> Echoes:
+        """Keeps the messages under way for the duration, and then waits for the echoes that are still out.
+
+        Raises:
+            WrongAnswer: the server closed, fell silent, or sent something else than echoes.
+        """
+        cpu_s, start = time.process_time(), time.monotonic()
+        for session in self._sessions.values():
+            self._send(session, self._in_flight)
+        messages, received_bytes = self._exchange(start + duration_s)
+        load_share = (time.process_time() - cpu_s) / (time.monotonic() - start)
+        for session in self._sessions.values():
+            if session.in_flight or not session.counter.is_between_frames():
+                raise WrongAnswer("sent something else than echoes under load")
+        return Echoes(messages, received_bytes, load_share)
+
+    def _exchange(self, deadline: float) -> tuple[int, int]:
+        """Until all echoes are in: their number, and their bytes."""
+        messages = received_bytes = 0
+        left = self._in_flight * len(self._sessions)
+        while left > 0:
+            ready = self._epoll.poll(ANSWER_LIMIT_S)
+            if not ready:
+                raise WrongAnswer(f"sent nothing for {ANSWER_LIMIT_S:.0f} s with {left} echoes to come")
+            is_going_on = time.monotonic() < deadline
+            for descriptor, event in ready:
+                session = self._sessions[descriptor]
+                if event & select.EPOLLOUT:
+                    self._flush(session)
+                    if event == select.EPOLLOUT:
                         continue
-                    counter.frames -= load.in_flight
-                else:
-                    left[number] -= count
-                    if left[number] > 0:
-                        continue
-                    left[number] += burst_bytes
-                bursts += 1
-                connection.sendall(self._burst)
-        poll.close()
-        return bursts * load.in_flight
+                echoes, size = session.receive(self._buffer)
+                messages += echoes
+                received_bytes += size
+                if not is_going_on:
+                    left -= echoes
+                elif echoes:
+                    self._send(session, echoes)
+        return messages, received_bytes
+
+    def _send(self, session: Session, number: int) -> None:
+        session.send(number)
+        if session.unsent and not session.is_watched:
+            session.is_watched = True
+            self._epoll.modify(session.socket, select.EPOLLIN | select.EPOLLOUT)
+
+    def _flush(self, session: Session) -> None:
+        session.flush()
+        if not session.unsent:
+            session.is_watched = False
+            self._epoll.modify(session.socket, select.EPOLLIN)
 
     def close(self) -> None:
-        """Leave, without a closing handshake."""
-        for connection in self._connections:
-            connection.close()
-
-    def _open(self, port: int, frame: bytes) -> socket.socket:
-        load = self._load
-        connection, agreed = connect(
-            port, b"permessage-deflate; client_max_window_bits" if load.is_compressed else b""
-        )
-        if load.is_compressed:
-            window = WINDOW.search(agreed)
-            if b"permessage-deflate" not in agreed:
-                raise WrongAnswer("does not agree on permessage-deflate")
-            if window is not None and int(window[1]) < WINDOW_BITS:
-                raise WrongAnswer(f"asks for a window of {window[1].decode()} bits")
-        connection.sendall(frame)
-        first, payload = read_frame(connection)
-        if load.is_compressed:
-            if not first & 0x40:
-                raise WrongAnswer("agrees on compression, and does not compress")
-            payload = zlib.decompressobj(wbits=-15).decompress(payload + TAIL)
-        if payload != load.payload:
-            raise WrongAnswer(f"echoed {len(payload)} bytes {payload[:40]!r} for {len(load.payload)}")
-        return connection
+        self._epoll.close()
+        for session in self._sessions.values():
+            session.socket.close()
+        self._sessions.clear()
 
 
-class IdleWebSockets:
-    """WebSockets that offer compression as browsers do, have one echo, and then say nothing."""
+# --- idle sessions ---------------------------------------------------------------------------------------
 
-    def __init__(self, port: int) -> None:
+
+class IdleSessions:
+    """WebSockets that had one message echoed each and then say nothing."""
+
+    def __init__(self, port: int, messages: Messages) -> None:
         self._port = port
+        self._messages = messages
         self._connections: list[socket.socket] = []
 
     def open(self, number: int) -> None:
-        """Open that many more.
+        """Opens that many more, one after the other, compressed where the server agrees to it.
 
         Raises:
-            WrongAnswer: the server refused one, or did not answer it.
+            WrongAnswer: the server refused one, or did not echo.
         """
-        frame = masked_frame(0x81, b"hello")
         for _ in range(number):
             try:
-                connection, _ = connect(self._port, b"permessage-deflate; client_max_window_bits")
+                connection, window_bits = open_session(
+                    self._port, offers_deflate=self._messages.offers_deflate
+                )
                 self._connections.append(connection)
-                connection.sendall(frame)
-                read_frame(connection)
-            except OSError as error:
-                raise WrongAnswer(f"refused WebSocket {len(self._connections)}: {error}") from None
+                exchange_messages(connection, self._messages, window_bits)
+            except (OSError, WrongAnswer) as error:
+                reason = str(error) or type(error).__name__
+                raise WrongAnswer(f"refused WebSocket {len(self._connections)}: {reason}") from None
 
     def count_closed(self) -> int:
-        """How many the server has closed meanwhile; a ping is no close."""
+        """How many the server has closed meanwhile, or wants to; a ping is not counted."""
         poll = select.poll()
-        for connection in self._connections:
-            poll.register(connection, select.POLLIN)
-        ready = [number for number, _ in poll.poll(0)]
-        by_number = {connection.fileno(): connection for connection in self._connections}
-        return sum(not by_number[number].recv(1, socket.MSG_PEEK) for number in ready)
+        by_descriptor = {connection.fileno(): connection for connection in self._connections}
+        for descriptor in by_descriptor:
+            poll.register(descriptor, select.POLLIN)
+        return sum(is_closed(by_descriptor[descriptor]) for descriptor, _ in poll.poll(0))
 
     def close(self) -> None:
-        """Leave."""
         for connection in self._connections:
             connection.close()
         self._connections.clear()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether what comes next on a readable socket is its end, or a close frame."""
+    try:
+        first = connection.recv(1, socket.MSG_PEEK)
+    except ConnectionError:
+        return True
+    return not first or first[0] & OPCODE_BITS == CLOSE

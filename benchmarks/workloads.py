@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,133 +19,32 @@ from benchmarks.clients import (
     stall,
     upload,
 )
-from benchmarks.measure import (
-    H2loadResult,
-    Usage,
-    WrkResult,
-    parse_h2load,
-    parse_wrk,
-    usage_between,
-    wait_settled_memory,
+from benchmarks.figures import (
+    DEFLATED_MESSAGES,
+    HTTP2_REQUESTS,
+    IDLE,
+    MESSAGES,
+    MIB,
+    REQUESTS,
+    STALL,
+    TRANSFER,
+    Figures,
+    Kind,
+    Settings,
+    Workload,
+    usage_figures,
 )
+from benchmarks.http2_client import check_http2, run_h2load
+from benchmarks.measure import WrkResult, parse_wrk, usage_between, wait_settled_memory
 from benchmarks.servers import RunningServer
-from benchmarks.websocket_client import (
-    BURST,
-    COMPRESSED,
-    LARGE,
-    SMALL,
-    EchoLoad,
-    IdleWebSockets,
-    Load,
-)
+from benchmarks.websocket_client import EchoLoad, IdleSessions, check_echoes
+from benchmarks.websocket_messages import IDLE_MESSAGES, LARGE, LARGE_DEFLATED, SMALL, Messages
 
 SCRIPTS = Path(__file__).resolve().parent / "wrk"
 WARM_CONNECTIONS = 100
-MIB = 1024 * 1024
-
-Figures = dict[str, float]
-"""Name of a figure (a `Metric.key`) to its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a run may change about every workload.
-
-    Attributes:
-        round_number: from 0; it makes the requests of `varied` differ between rounds.
-    """
-
-    duration_s: float
-    connections: int
-    idle_connections: int
-    round_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One figure and its column.
-
-    Attributes:
-        key: its name in `Figures` and in the results file.
-        label: head of the column, with the unit.
-        digits: decimals shown.
-    """
-
-    key: str
-    label: str
-    digits: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Workloads with the same columns.
-
-    Attributes:
-        metrics: the columns, as medians of the rounds.
-        cost: the figure that is also shown at its best; the lower the better.
-        rate: the figure whose ratio to uvicorn is shown, the higher the better; None where there is none.
-        has_ratios: whether the cost is shown as ratios; false where a good cost is next to nothing.
-    """
-
-    metrics: tuple[Metric, ...]
-    cost: Metric
-    rate: Metric | None
-    has_ratios: bool = True
-
-
-RATE = Metric("rate_per_s", "requests/s", 0)
-REQUEST_CPU = Metric("cpu_us_per_request", "CPU µs/request", 2)
-BUSY = Metric("busy_share", "core used", 2)
-THROUGHPUT = Metric("mib_per_s", "MiB/s", 0)
-MIB_CPU = Metric("cpu_us_per_mib", "CPU µs/MiB", 0)
-IDLE_RSS = Metric("rss_kib_per_connection", "RSS KiB/connection", 2)
-STALL_RSS = Metric("rss_growth_mib", "RSS growth MiB", 2)
-
-REQUESTS = Kind(
-    (RATE, Metric("p50_ms", "p50 ms", 2), Metric("p99_ms", "p99 ms", 2), REQUEST_CPU, BUSY),
-    cost=REQUEST_CPU,
-    rate=RATE,
-)
-HTTP2_REQUESTS = Kind((RATE, REQUEST_CPU, BUSY), cost=REQUEST_CPU, rate=RATE)
-MESSAGE_RATE = Metric("messages_per_s", "messages/s", 0)
-MESSAGE_CPU = Metric("cpu_us_per_message", "CPU µs/message", 2)
-MESSAGES = Kind((MESSAGE_RATE, MESSAGE_CPU, BUSY), cost=MESSAGE_CPU, rate=MESSAGE_RATE)
-TRANSFER = Kind((THROUGHPUT, MIB_CPU, BUSY), cost=MIB_CPU, rate=THROUGHPUT)
-IDLE = Kind(
-    (
-        IDLE_RSS,
-        Metric("pss_kib_per_connection", "PSS KiB/connection", 2),
-        Metric("rss_growth_mib", "RSS growth MiB", 1),
-        Metric("rss_before_mib", "RSS before MiB", 1),
-    ),
-    cost=IDLE_RSS,
-    rate=None,
-)
-STALL = Kind(
-    (STALL_RSS, Metric("rss_peak_growth_mib", "at its peak MiB", 2)),
-    cost=STALL_RSS,
-    rate=None,
-    has_ratios=False,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """One table.
-
-    Attributes:
-        application: module:attribute, for every server but the floor.
-        floor: the floor's kind.
-        protocol: ``http1``, ``http2`` or ``websocket``.
-    """
-
-    name: str
-    title: str
-    application: str
-    floor: str
-    kind: Kind
-    measure: Callable[[RunningServer, Settings], Figures]
-    protocol: str = "http1"
+WARM_UP_S = 1
+FIRST_REQUESTS = 2048
+SESSIONS = 32
 
 
 # --- requests: wrk ---------------------------------------------------------------------------------------
@@ -169,7 +67,7 @@ def measure_requests(
 ) -> Figures:
     """Checks one answer, warms up, and runs wrk for the duration."""
     check(server.port)
-    run_wrk(server.port, settings, script, duration_s=1)
+    run_wrk(server.port, settings, script, duration_s=WARM_UP_S)
     before = server.moment()
     result = run_wrk(server.port, settings, script, duration_s=settings.duration_s)
     usage = usage_between(before, server.moment())
@@ -202,81 +100,59 @@ def run_wrk(port: int, settings: Settings, script: str, *, duration_s: float) ->
     return parse_wrk(done.stdout)
 
 
-def usage_figures(usage: Usage) -> Figures:
-    return {
-        "busy_share": usage.busy_share,
-        "foreign_share": usage.foreign_share,
-        "stolen_share": usage.stolen_share,
-        "cpu_s": usage.cpu_s,
-        "wall_s": usage.wall_s,
-    }
-
-
-# --- HTTP/2: h2load ---------------------------------------------------------------------------------------
-
-H2LOAD_CONNECTIONS = 16
-H2LOAD_STREAMS = 32
-H2LOAD_WARM = 20_000
+# --- requests over HTTP/2: h2load -------------------------------------------------------------------------
 
 
 def measure_http2(server: RunningServer, settings: Settings) -> Figures:
-    """A number of requests that takes about the duration, by what a first run of them took."""
-    warm = run_h2load(server.port, H2LOAD_WARM)
-    count = max(H2LOAD_WARM, round(warm.rate_per_s * settings.duration_s))
+    """Checks one answer, warms up, and has h2load make as many requests as fill the duration."""
+    check_http2(server.port, HELLO)
+    first = run_h2load(server.port, FIRST_REQUESTS)
+    warm = run_h2load(server.port, requests_in(WARM_UP_S, first.rate_per_s))
+    requests = requests_in(settings.duration_s, warm.rate_per_s)
     before = server.moment()
-    result = run_h2load(server.port, count)
+    result = run_h2load(server.port, requests)
     usage = usage_between(before, server.moment())
     server.check_alive()
     return usage_figures(usage) | {
         "rate_per_s": result.rate_per_s,
-        "cpu_us_per_request": usage.cpu_s * 1e6 / count,
-        "requests": count,
+        "cpu_us_per_request": usage.cpu_s * 1e6 / requests,
+        "requests": requests,
     }
 
 
-def run_h2load(port: int, requests: int) -> H2loadResult:
-    """One thread, on the load's core, which it inherits from the harness.
+def requests_in(duration_s: float, rate_per_s: float) -> int:
+    """How many requests take that long at that rate; enough at least to use all streams a few times."""
+    return max(FIRST_REQUESTS, round(duration_s * rate_per_s))
 
-    Raises:
-        WrongAnswer: not every request was answered well.
+
+# --- messages: WebSockets --------------------------------------------------------------------------------
+
+
+def measure_messages(
+    server: RunningServer, settings: Settings, *, messages: Messages, in_flight: int | None = None
+) -> Figures:
+    """Checks the echoes, warms up, and exchanges messages for the duration; checks the echoes again.
+
+    Args:
+        in_flight: on each WebSocket; None for as many as the settings say.
     """
-    arguments = ["h2load", "--clients", str(H2LOAD_CONNECTIONS), "--max-concurrent-streams"]
-    arguments += [str(H2LOAD_STREAMS), "--requests", str(requests), f"http://127.0.0.1:{port}/"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
-    if done.returncode != 0:
-        raise WrongAnswer(f"h2load ended with status {done.returncode}: {done.stderr.strip()[:80]}")
-    result = parse_h2load(done.stdout)
-    if result.failed:
-        raise WrongAnswer(f"did not answer {result.failed} of {requests} requests")
-    if result.body_bytes != len(HELLO) * requests:
-        raise WrongAnswer(f"answered {result.body_bytes} bytes to {requests} requests")
-    return result
-
-
-# --- WebSocket: our own client ---------------------------------------------------------------------------
-
-WEBSOCKETS = 32
-
-
-def measure_websocket(server: RunningServer, settings: Settings, *, load: Load) -> Figures:
-    """Echoes on 32 connections; the first on each is compared, the others are counted."""
-    echoes = EchoLoad(server.port, load, WEBSOCKETS)
+    check_echoes(server.port, messages)
+    load = EchoLoad(server.port, messages, sessions=SESSIONS, in_flight=in_flight or settings.in_flight)
     try:
-        echoes.run(min(1.0, settings.duration_s))
-    finally:
-        echoes.close()
-    echoes = EchoLoad(server.port, load, WEBSOCKETS)
-    try:
+        load.run(WARM_UP_S)
         before = server.moment()
-        messages = echoes.run(settings.duration_s)
+        echoes = load.run(settings.duration_s)
         usage = usage_between(before, server.moment())
     finally:
-        echoes.close()
+        load.close()
     server.check_alive()
+    check_echoes(server.port, messages)
     return usage_figures(usage) | {
-        "messages_per_s": messages / usage.wall_s,
-        "cpu_us_per_message": usage.cpu_s * 1e6 / messages,
-        "messages": messages,
+        "messages_per_s": echoes.messages / usage.wall_s,
+        "cpu_us_per_message": usage.cpu_s * 1e6 / echoes.messages,
+        "bytes_per_message": echoes.received_bytes / echoes.messages,
+        "messages": echoes.messages,
+        "load_share": echoes.load_share,
     }
 
 
@@ -321,11 +197,15 @@ def measure_transfer(
 
 
 def measure_idle(
-    server: RunningServer, settings: Settings, *, client: type[IdleConnections | IdleWebSockets]
+    server: RunningServer, settings: Settings, *, make: Callable[[int], IdleConnections | IdleSessions]
 ) -> Figures:
-    """Growth by connections that were used once each, over a server that has served some already."""
-    warm = client(server.port)
-    idle = client(server.port)
+    """Growth by connections that were used once each, over a server that has served some already.
+
+    Args:
+        make: from the server's port to connections that are still to be opened.
+    """
+    warm = make(server.port)
+    idle = make(server.port)
     try:
         warm.open(WARM_CONNECTIONS)
         warm.close()
@@ -376,15 +256,19 @@ def _raw(
     application: Literal["hello", "echo", "count", "stream", "flood"],
     kind: Kind,
     measure: Callable[[RunningServer, Settings], Figures],
+    program: Literal["", "wrk"] = "",
 ) -> Workload:
     """A workload on one of the raw applications, whose floor has the same name."""
-    return Workload(name, title, f"benchmarks.applications:{application}", application, kind, measure)
+    path = f"benchmarks.applications:{application}"
+    return Workload(name, title, path, application, kind, measure, program=program)
 
 
-def _websocket(name: str, title: str, kind: Kind, *, load: Load) -> Workload:
-    floor = "ws-small" if load.payload == SMALL.payload else "ws-large"
-    measure = partial(measure_websocket, load=load)
-    return Workload(name, title, "benchmarks.applications:websocket", floor, kind, measure, "websocket")
+def _websocket(
+    name: str, title: str, kind: Kind, measure: Callable[[RunningServer, Settings], Figures]
+) -> Workload:
+    """A workload on the echo over WebSocket."""
+    path = "benchmarks.applications:websocket"
+    return Workload(name, title, path, "websocket", kind, measure, protocol="websocket")
 
 
 WORKLOADS = {
@@ -393,51 +277,67 @@ WORKLOADS = {
         _raw(
             *("small", "HTTP/1.1, 13 bytes, bare request", "hello", REQUESTS),
             partial(measure_requests, check=check_hello),
+            program="wrk",
         ),
         _raw(
             *("browser", "HTTP/1.1, 13 bytes, a browser's 12 request headers", "hello", REQUESTS),
             partial(measure_requests, check=check_hello, script="browser.lua"),
+            program="wrk",
         ),
         _raw(
             *("varied", "HTTP/1.1, 13 bytes, each target and one header unique", "hello", REQUESTS),
             partial(measure_requests, check=check_hello, script="varied.lua"),
+            program="wrk",
         ),
         Workload(
             *("fastapi", "FastAPI, a small JSON response", "benchmarks.fastapi_application:app", "json"),
             REQUESTS,
             partial(measure_requests, check=check_json),
+            program="wrk",
         ),
         _raw(
             *("echo", "POST of 10 KiB, sent back", "echo", REQUESTS),
             partial(measure_requests, check=check_echo, script="echo.lua"),
+            program="wrk",
         ),
         _raw("upload", "Upload of 256 MiB, counted", "count", TRANSFER, measure_upload),
         _raw("stream", "10 MiB streamed in 64 KiB chunks", "stream", TRANSFER, measure_stream),
         _raw(
-            *("idle", "Idle keep-alive connections", "hello", IDLE),
-            partial(measure_idle, client=IdleConnections),
+            "idle", "Idle keep-alive connections", "hello", IDLE, partial(measure_idle, make=IdleConnections)
         ),
         _raw("stall", "1 GiB streamed to a reader that stopped", "flood", STALL, measure_stall),
         Workload(
-            *(
-                "http2",
-                "HTTP/2, 13 bytes, 16 connections of 32 streams",
-                "benchmarks.applications:hello",
-                "hello",
-            ),
+            *("http2", "HTTP/2 in cleartext, 13 bytes, 16 connections with 32 streams"),
+            *("benchmarks.applications:hello", "http2"),
             HTTP2_REQUESTS,
             measure_http2,
-            "http2",
+            protocol="http/2",
+            program="h2load",
         ),
-        _websocket("ws-small", "WebSocket echo of 32 bytes", MESSAGES, load=SMALL),
-        _websocket("ws-burst", "The same, 8 messages under way on each connection", MESSAGES, load=BURST),
-        _websocket("ws-large", "WebSocket echo of 16 KiB", MESSAGES, load=LARGE),
-        _websocket("ws-deflate", "WebSocket echo of 16 KiB of JSON, compressed", MESSAGES, load=COMPRESSED),
-        Workload(
-            *("ws-idle", "Idle WebSockets", "benchmarks.applications:websocket", "ws-small"),
+        _websocket(
+            *("ws-echo-32", "WebSocket, 32 bytes echoed"),
+            MESSAGES,
+            partial(measure_messages, messages=SMALL),
+        ),
+        _websocket(
+            *("ws-echo-32-single", "WebSocket, 32 bytes echoed, one in flight"),
+            MESSAGES,
+            partial(measure_messages, messages=SMALL, in_flight=1),
+        ),
+        _websocket(
+            *("ws-echo-16k", "WebSocket, 16 KiB echoed"),
+            MESSAGES,
+            partial(measure_messages, messages=LARGE),
+        ),
+        _websocket(
+            *("ws-echo-16k-deflate", "WebSocket, 16 KiB of JSON echoed, compressed"),
+            DEFLATED_MESSAGES,
+            partial(measure_messages, messages=LARGE_DEFLATED),
+        ),
+        _websocket(
+            *("ws-idle", "Idle WebSockets, compression offered"),
             IDLE,
-            partial(measure_idle, client=IdleWebSockets),
-            "websocket",
+            partial(measure_idle, make=partial(IdleSessions, messages=IDLE_MESSAGES)),
         ),
     )
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from live import LiveServer, ServerProcess
+from live import LiveServer, Records, ServerProcess
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -51,22 +51,6 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     yield start
     for process in processes:
         process.close()
-
-
-class Records(logging.Handler):
-    """Keeps the records of one logger."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        self.records.append(record)
-
-    def lines(self, level: int = logging.DEBUG) -> list[str]:
-        """Messages of at least that level."""
-        return [record.getMessage() for record in self.records if record.levelno >= level]
 
 
 @pytest.fixture

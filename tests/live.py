@@ -6,6 +6,7 @@ Nothing here sleeps: what is waited for is a condition, and ``PATIENCE_S`` bound
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import re
@@ -393,3 +394,19 @@ def numbered(prefix: str, count: int) -> Iterator[bytes]:
     """``count`` pipelined GET requests whose targets end in their number."""
     for number in range(count):
         yield f"GET {prefix}{number} HTTP/1.1\r\nhost: a.test\r\n\r\n".encode()
+
+
+class Records(logging.Handler):
+    """Keeps the records of one logger."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+    def lines(self, level: int = logging.DEBUG) -> list[str]:
+        """Messages of at least that level."""
+        return [record.getMessage() for record in self.records if record.levelno >= level]

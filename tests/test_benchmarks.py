@@ -1,10 +1,15 @@
-"""The arithmetic of the benchmarks: wrk's text, /proc, and the ratios of a table. The rest of them runs."""
+"""The arithmetic of the benchmarks: the load's text, frames, /proc, the ratios of a table."""
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
+from benchmarks.clients import WrongAnswer
+from benchmarks.figures import REQUEST_CPU, Figures
 from benchmarks.measure import (
     CoreTimes,
+    H2loadResult,
     Memory,
     Moment,
     ProcessStat,
@@ -18,11 +23,17 @@ from benchmarks.measure import (
     wait_settled_memory,
 )
 from benchmarks.report import Table, render_table
-from benchmarks.servers import SERVERS, ServerFailed
-from benchmarks.websocket_client import COMPRESSED, LARGE, SMALL, FrameCounter, client_frame, frame_head
-from benchmarks.workloads import REQUEST_CPU, WORKLOADS, Figures
-
-from headrace.protocol.websocket import DeflateOptions, WebSocketEngine, negotiate_deflate
+from benchmarks.websocket_client import ACCEPT, parse_handshake
+from benchmarks.websocket_messages import (
+    FLUSH_TAIL,
+    LARGE,
+    LARGE_DEFLATED,
+    SMALL,
+    ByteCounter,
+    FrameCounter,
+    encode_messages,
+)
+from benchmarks.workloads import WORKLOADS
 
 WRK = """\
 Running 2s test @ http://127.0.0.1:9000/
@@ -155,44 +166,80 @@ def test_table_shows_figures_reasons_and_disturbance() -> None:
 
 
 H2LOAD = """\
-starting benchmark...
-progress: 100% done
-
-finished in 3.26s, 92098.13 req/s, 3.51MB/s
-requests: 300000 total, 300000 started, 300000 done, 299990 succeeded, 4 failed, 6 errored, 0 timeout
-status codes: 299990 2xx, 0 3xx, 4 4xx, 0 5xx
-traffic: 11.45MB (12002688) total, 2.58MB (2701712) headers (space savings 90.52%), 3.72MB (3899870) data
+finished in 844.32ms, 47321.04 req/s, 1.78MB/s
+requests: 4000 total, 4000 started, 4000 done, {counts}
+status codes: {codes}
+traffic: 85.83MB (90000288) total, 56.27MB (59000000) headers (space savings 35.87%), 12.40MB (13000000) data
 """
+SUCCESS = "4000 succeeded, 0 failed, 0 errored, 0 timeout"
 
 
-def test_h2load_output() -> None:
-    result = parse_h2load(H2LOAD)
-    assert (result.rate_per_s, result.succeeded, result.failed) == (92_098.13, 299_990, 10)
-    assert result.body_bytes == 3_899_870
-    with pytest.raises(ValueError, match="req/s"):
-        parse_h2load("nothing")
+def test_h2load_output_of_a_clean_run() -> None:
+    text = H2LOAD.format(counts=SUCCESS, codes="4000 2xx, 0 3xx, 0 4xx, 0 5xx")
+    assert parse_h2load(text) == H2loadResult(47_321.04, succeeded=4000, failed=0)
 
 
-def test_frames_are_masked_and_read_as_websocket_reads_them() -> None:
-    for load in (SMALL, LARGE, COMPRESSED):
-        engine = WebSocketEngine(1 << 20, negotiate_deflate(b"permessage-deflate", DeflateOptions()))
-        expected = load.payload.decode() if load.is_text else load.payload
-        assert list(engine.receive_data(client_frame(load))) == [expected]
-        assert load.payload not in client_frame(load)
+@pytest.mark.parametrize(
+    ("counts", "codes", "failed"),
+    [
+        ("3990 succeeded, 10 failed, 10 errored, 0 timeout", "3990 2xx, 0 3xx, 0 4xx, 0 5xx", 10),
+        ("3990 succeeded, 10 failed, 0 errored, 0 timeout", "3990 2xx, 0 3xx, 10 4xx, 0 5xx", 10),
+        (SUCCESS, "3990 2xx, 10 3xx, 0 4xx, 0 5xx", 10),
+    ],
+)
+def test_h2load_output_with_errors_counts_them(counts: str, codes: str, failed: int) -> None:
+    result = parse_h2load(H2LOAD.format(counts=counts, codes=codes))
+    assert (result.succeeded, result.failed) == (3990, failed)
 
 
-@pytest.mark.parametrize("step", [1, 2, 7, 1000, 100_000])
-def test_frames_are_counted_at_any_cut(step: int) -> None:
-    sizes = [0, 1, 125, 126, 65_535, 65_536, 3]
-    stream = b"".join(frame_head(0x82, size, False) + bytes(size) for size in sizes)
-    counter = FrameCounter()
+def unmask(frame: bytes, head_bytes: int) -> bytes:
+    key, payload = frame[head_bytes : head_bytes + 4], frame[head_bytes + 4 :]
+    return bytes(byte ^ key[number % 4] for number, byte in enumerate(payload))
+
+
+def test_frames_are_masked_and_as_long_as_they_say() -> None:
+    small = encode_messages(SMALL, None)[0]
+    assert (small[:2], unmask(small, 2)) == (b"\x82\xa0", SMALL.payloads[0])
+    large = encode_messages(LARGE, None)[0]
+    assert (large[:4], unmask(large, 4)) == (b"\x82\xfe\x40\x00", LARGE.payloads[0])
+
+
+@pytest.mark.parametrize("window_bits", [9, 12, 15])
+def test_compressed_messages_need_no_message_before_them(window_bits: int) -> None:
+    for payload, frame in zip(
+        LARGE_DEFLATED.payloads, encode_messages(LARGE_DEFLATED, window_bits), strict=True
+    ):
+        assert frame[0] == 0xC1  # FIN, RSV1, text
+        inflater = zlib.decompressobj(wbits=-window_bits)
+        assert inflater.decompress(unmask(frame, 4) + FLUSH_TAIL) == payload
+        assert len(payload) == 16 * 1024 > 2 * len(frame)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
+def test_echoes_are_counted_however_the_bytes_are_cut(step: int) -> None:
+    stream = b"\x82\x02hi" + b"\x89\x01p" + b"\x01\x00" + b"\x80\x7e\x00\x80" + b"x" * 128 + b"\xc1\x01z"
+    frames, echoes = FrameCounter(), ByteCounter(4)
+    seen = counted = 0
     for start in range(0, len(stream), step):
-        counter.feed(memoryview(stream)[start : start + step])
-    assert counter.frames == len(sizes)
+        piece = bytearray(stream[start : start + step])
+        seen += frames.feed(piece, len(piece))
+        counted += echoes.feed(piece, len(piece))
+    assert (seen, frames.is_between_frames()) == (3, True)  # hi, a message in two frames, z
+    assert (counted, echoes.is_between_frames()) == (len(stream) // 4, len(stream) % 4 == 0)
 
 
-def test_a_server_that_cannot_speak_http2_says_so() -> None:
-    with pytest.raises(ServerFailed, match="no HTTP/2"):
-        SERVERS["daphne"].command_for("http2")
-    assert "zttp" in SERVERS["uvicorn"].command_for("http2")("a:b", 1)
-    assert SERVERS["daphne"].command_for("websocket") is SERVERS["daphne"].command
+def test_a_close_frame_under_load_is_a_wrong_answer() -> None:
+    with pytest.raises(WrongAnswer, match="closed"):
+        FrameCounter().feed(bytearray(b"\x88\x02\x03\xf0"), 4)
+
+
+def test_handshake_says_what_was_agreed() -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: %s\r\n%s\r\n"
+    extension = b"sec-websocket-extensions: permessage-deflate%s\r\n"
+    assert parse_handshake(head % (ACCEPT, b"")) is None
+    assert parse_handshake(head % (ACCEPT, extension % b"")) == 15
+    assert parse_handshake(head % (ACCEPT, extension % b"; client_max_window_bits=12")) == 12
+    with pytest.raises(WrongAnswer, match="Accept"):
+        parse_handshake(head % (b"x", b""))
+    with pytest.raises(WrongAnswer, match="403"):
+        parse_handshake(b"HTTP/1.1 403 Forbidden\r\n\r\n")

@@ -41,6 +41,10 @@ LINGER_S = 2.0
 open streams that it had on the way."""
 
 
+TICK_S = 1.0
+"""Between two refills of the engine's allowances; sweeps may come more often."""
+
+
 class HTTP2Connection(asyncio.Protocol):
     """An asyncio protocol; its streams carry the exchanges.
 
@@ -50,8 +54,9 @@ class HTTP2Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_deadline", "_is_announced", "_is_flush_due", "_server", "_unwritten_bytes", "_waiting", "client",
-        "engine", "is_closing", "is_writable", "runtime", "streams", "template", "transport", "turn",
+        "_deadline", "_is_announced", "_is_flush_due", "_server", "_tick_due", "_unwritten_bytes", "_waiting",
+        "client", "engine", "is_closing", "is_writable", "runtime", "streams", "template", "transport",
+        "turn",
     )  # fmt: skip
 
     def __init__(self, runtime: Runtime, client: Address | None, server: Address | None) -> None:
@@ -69,6 +74,7 @@ class HTTP2Connection(asyncio.Protocol):
         self._is_announced = False
         """The client has been told to open no more streams."""
         self._deadline = 0.0
+        self._tick_due = 0.0
         self._unwritten_bytes = 0
         self._waiting: set[HTTP2Stream] = set()
 
@@ -234,7 +240,9 @@ class HTTP2Connection(asyncio.Protocol):
 
     def on_sweep(self, now: float) -> None:
         """Act on what is due, for the connection and its streams."""
-        self.engine.tick()
+        if now >= self._tick_due:
+            self._tick_due = now + TICK_S
+            self.engine.tick()
         if 0.0 < self._deadline <= now:
             self._on_deadline()
         for stream in list(self.streams.values()):

@@ -313,3 +313,10 @@ def test_what_is_accepted_llhttp_reports_the_same(line, has_host, fields, noise)
         parsed.keep_alive,
     )
     assert event.http_version == "1.0" or [name for name, _ in event.headers].count(b"host") == 1
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_pri_is_no_method(version: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        HeadParser(HTTP1Limits()).parse(b"PRI / HTTP/" + version + b"\r\nhost: a\r\n\r\n")
+    assert caught.value.status in (400, 501)

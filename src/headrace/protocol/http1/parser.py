@@ -214,11 +214,11 @@ class HeadParser:
         if len(headers) > limits.fields:
             raise RemoteProtocolError(f"{len(headers)} header fields", 431)
         token = head[: head.find(b" ")].lstrip(b"\r\n")
-        method = _METHODS.get(token) or token.decode("ascii")
         version = _VERSIONS.get(head[line_end - 9 : line_end])
         if version is None:
             # HTTP/0.9 and 2.0, and RTSP or ICE, whose versions llhttp reports like HTTP's.
             raise RemoteProtocolError(f"Version not supported: {head[:line_end][-80:]!r}", 505)
+        method = _METHODS.get(token) or _other_method(token)
         if line_end != len(token) + len(self._target) + 10:
             # Peers that split at each single space would find another target.
             raise RemoteProtocolError(f"More than single spaces in the request line: {head[:line_end]!r:.80}")
@@ -287,6 +287,13 @@ class HeadParser:
         if limit is not None and length > limit:
             raise RemoteProtocolError(f"Request body of {length} bytes", 413)
         return length
+
+
+def _other_method(token: bytes) -> str:
+    """A method that llhttp knows; PRI is none, but what HTTP/2 begins with. RFC 9113 §11.6."""
+    if token == b"PRI":
+        raise RemoteProtocolError("PRI is not a method", 501)
+    return token.decode("ascii")
 
 
 def _check_host(host: bytes | None, version: str) -> None:
