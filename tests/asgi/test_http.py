@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace.asgi.http import MESSAGES, HTTPExchange, ResponseState
+from headrace.asgi.http import HTTPExchange
+from headrace.asgi.response_state import MESSAGES, ResponseState
 from headrace.errors import ASGIError, RemoteProtocolError
 from headrace.protocol.events import RequestReceived
 

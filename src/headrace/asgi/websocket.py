@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from headrace.asgi.finished import FINISHED
-from headrace.asgi.http import HTTPExchange, ResponseState
+from headrace.asgi.http import HTTPExchange
+from headrace.asgi.response_state import ResponseState
 from headrace.asgi.stream import Stream
 from headrace.errors import ASGIError, ClientDisconnected, HeadraceError, LocalProtocolError
 from headrace.protocol.events import RequestReceived

@@ -12,7 +12,8 @@ import contextvars
 import sys
 from typing import Protocol
 
-from headrace.asgi.http import HTTPExchange, ResponseState
+from headrace.asgi.http import HTTPExchange
+from headrace.asgi.response_state import ResponseState
 
 HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 """From CPython 3.12 on a task may run to its first wait without going through the loop."""
