@@ -98,15 +98,15 @@ class WebSocketClient(Client):
 
     def read_frame(self) -> tuple[int, bytes]:
         """Opcode and payload of the server's next frame, which is whole and not masked."""
-        first, second = self._read(2)
+        first, second = self.read_exactly(2)
         assert first & 0x80, "a server's message came in fragments"
         assert not second & 0x80, "a server's frame is masked"
         size = second
         if second > 125:
-            size = int.from_bytes(self._read(2 if second == 126 else 8), "big")
+            size = int.from_bytes(self.read_exactly(2 if second == 126 else 8), "big")
             assert size > (125 if second == 126 else 65_535), "a length in more bytes than it needs"
             assert first & 0x0F < CLOSE, "a long control frame"
-        payload = self._read(size)
+        payload = self.read_exactly(size)
         if first & 0x70:
             assert self._is_deflated, "reserved bits without an extension"
             assert first in (0xC0 | TEXT, 0xC0 | BINARY), f"{first:#x}"
@@ -125,7 +125,8 @@ class WebSocketClient(Client):
         assert opcode == CLOSE, (opcode, payload)
         return (struct.unpack("!H", payload[:2])[0] if payload else None), payload[2:].decode()
 
-    def _read(self, count: int) -> bytes:
+    def read_exactly(self, count: int) -> bytes:
+        """So many bytes, whatever they mean."""
         while len(self._buffer) < count:
             assert self.read_more(), f"the server ended inside a frame: {self._buffer!r:.200}"
         return self._take(count)

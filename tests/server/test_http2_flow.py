@@ -190,6 +190,21 @@ class TestStalledUploads:
         client.round_trip()
         assert client.windows[0] >= WINDOW_BYTES
 
+    def test_body_of_refused_requests_gives_its_window_back(self, serve: Serve) -> None:
+        client = connect(serve(echo, http2_max_streams=2, limit_request_body=100_000))
+        for _ in range(20):
+            fields = h.request_fields(method=b"POST", more=[(b"content-length", b"100001")])
+            stream_id = client.next_stream_id()
+            client.send(
+                h.headers_frame(stream_id, fields, end_stream=False)
+                + data_frame(stream_id, bytes(16_000)) * 4
+            )
+            client.windows[0] -= 64_000
+            assert client.response(stream_id).status == 413
+        client.round_trip()
+        assert client.windows[0] > 0
+        assert client.post(b"/", bytes(100_000)).body == bytes(100_000)
+
 
 class TestTimeouts:
     def test_silent_connection(self, serve: Serve, error_log: Any) -> None:

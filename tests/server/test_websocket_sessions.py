@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Records
 from headrace.errors import ClientDisconnected
-from live import MIB, SHORT_S, LiveServer, eventually
+from live import MIB, SHORT_S, LiveServer, Records, eventually
 from websocket_client import (
     BINARY,
     CONTINUATION,
@@ -399,7 +398,7 @@ class TestLoss:
         server = serve(accepted(body))
         client = connect(server)
         assert len(client.read_message()) == MIB
-        (channel,) = server.server.runtime.connections
+        (channel,) = server.in_loop(lambda: list(server.server.runtime.connections))
         eventually(lambda: not channel.is_writable)
         client.reset()
         eventually(lambda: not server.server.runtime.running)

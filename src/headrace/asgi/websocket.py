@@ -78,7 +78,7 @@ class Channel(Protocol):
         """No message waits for the application any more: take what the engine holds."""
 
     def close(self, code: int, reason: str) -> None:
-        """Send a Close frame and end."""
+        """Send a Close frame, and ``end`` the session."""
 
     def on_application_done(self, session: Any) -> None:
         """The application has returned, raised or been cancelled."""
@@ -138,6 +138,11 @@ class WebSocketSession(HTTPExchange):
         self._stream = channel  # type: ignore[assignment]
         # The connection's engine and its books go with the handshake; thousands of sessions sit idle.
         self._engine = self._turn = self.handshake = None  # type: ignore[assignment]
+
+    @property
+    def has_body_ended(self) -> bool:
+        """The client has sent its end behind the handshake; over HTTP/2 it may, before that is answered."""
+        return self._body_ended
 
     def take_early_data(self) -> bytes:
         """What the client has sent behind its handshake, before that was answered; over HTTP/2 it may."""
@@ -246,10 +251,11 @@ class WebSocketSession(HTTPExchange):
                 raise ClientDisconnected("The client left before its handshake was answered")
             return self._accept(message) if kind == "websocket.accept" else self._refuse()
         if kind.startswith("websocket.http.response."):
+            sent = super().send({**message, "type": kind.removeprefix("websocket.")})
             if kind == "websocket.http.response.start":
                 self._log_answer(message.get("status"))
                 self.messages.clear()
-            return super().send({**message, "type": kind.removeprefix("websocket.")})
+            return sent
         if self.state == _EXPECT_START:
             raise ASGIError(
                 "Expected ASGI message 'websocket.accept', 'websocket.close' or "
@@ -269,7 +275,7 @@ class WebSocketSession(HTTPExchange):
         self.state = _COMPLETE
         try:
             stream.accept_websocket(self, subprotocol, headers)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             self.state = _EXPECT_START
             raise ASGIError(str(error)) from None
         self._log_answer("[accepted]")
@@ -308,7 +314,6 @@ class WebSocketSession(HTTPExchange):
             raise ASGIError(str(error)) from None
         self._has_closed = True
         self.messages.clear()
-        self.end(code, reason)
         return FINISHED
 
     def _send_behind_the_end(self, kind: str) -> Awaitable[None]:
@@ -324,8 +329,8 @@ class WebSocketSession(HTTPExchange):
             if self.state != _COMPLETE and not self.is_disconnected:
                 self._on_unfinished()
         elif self._end is None:
+            self.messages.clear()
             self._channel.close(NORMAL_CLOSURE, "")
-            self.end(NORMAL_CLOSURE)
         elif result is not None:
             _logger.error("ASGI callable should return None, but returned '%s'.", result)
 
@@ -347,9 +352,9 @@ class WebSocketSession(HTTPExchange):
             super()._give_up(status)
             return
         if self._end is None:
+            self.messages.clear()
             code = GOING_AWAY if status == 503 else INTERNAL_ERROR
             self._channel.close(code, "")
-            self.end(code)
 
     def _missing(self) -> str:
         return "sending handshake" if self.state == _EXPECT_START else "completing response"

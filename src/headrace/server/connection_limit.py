@@ -59,9 +59,10 @@ class ConnectionLimit:
         return True
 
     def replace(self, old: Admitted, new: Admitted) -> None:
-        """``new`` takes the place of ``old``, which is served."""
-        self._served.discard(old)
-        self._served.add(new)
+        """``new`` takes the place of ``old`` if that is served; else it has yet to be admitted."""
+        if old in self._served:
+            self._served.discard(old)
+            self._served.add(new)
 
     def release(self, connection: Admitted) -> None:
         """A connection is closed: let in the next."""

@@ -54,9 +54,9 @@ class HTTP2Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_deadline", "_is_announced", "_is_flush_due", "_server", "_tick_due", "_unwritten_bytes", "_waiting",
-        "client", "engine", "is_closing", "is_writable", "runtime", "streams", "template", "transport",
-        "turn",
+        "_closes_when_written", "_deadline", "_is_announced", "_is_flush_due", "_server", "_tick_due",
+        "_unwritten_bytes", "_waiting", "_write_deadline", "client", "engine", "is_closing", "is_writable",
+        "runtime", "streams", "template", "transport", "turn",
     )  # fmt: skip
 
     def __init__(self, runtime: Runtime, client: Address | None, server: Address | None) -> None:
@@ -74,6 +74,10 @@ class HTTP2Connection(asyncio.Protocol):
         self._is_announced = False
         """The client has been told to open no more streams."""
         self._deadline = 0.0
+        """For the client to ask for something, or to end."""
+        self._write_deadline = 0.0
+        """For the client to take something."""
+        self._closes_when_written = False
         self._tick_due = 0.0
         self._unwritten_bytes = 0
         self._waiting: set[HTTP2Stream] = set()
@@ -123,7 +127,7 @@ class HTTP2Connection(asyncio.Protocol):
         runtime.connections.discard(self)
         self.is_closing = True
         self.is_writable = True
-        self._deadline = 0.0
+        self._deadline = self._write_deadline = 0.0
         self._close_streams()
         if runtime.connection_limit is not None:
             runtime.connection_limit.release(self)
@@ -133,16 +137,20 @@ class HTTP2Connection(asyncio.Protocol):
         """The transport is over its high mark."""
         self.is_writable = False
         self._unwritten_bytes = self.transport.get_write_buffer_size()
-        self._deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
+        self._write_deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
 
     def resume_writing(self) -> None:
         """The transport is under its low mark again."""
         self.is_writable = True
-        if self.is_closing:
-            return
-        self._deadline = 0.0
-        self.flush()
-        self._wait_if_idle()
+        self._write_deadline = 0.0
+        if not self.is_closing:
+            # Not from within this call of the transport's: asyncio's must not be closed in it.
+            self.runtime.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.is_writable and not self.is_closing:
+            self.flush()
+            self._wait_if_idle()
 
     # The streams' side
 
@@ -159,12 +167,11 @@ class HTTP2Connection(asyncio.Protocol):
             return
         engine = self.engine
         data = engine.data_to_send()
-        if not data:
-            return
-        self.transport.write(data)
-        events = engine.events()
-        if events:
-            self._take(events)
+        if data:
+            self.transport.write(data)
+            events = engine.events()
+            if events:
+                self._take(events)
         if self._waiting:
             self._wake_writers()
 
@@ -243,8 +250,12 @@ class HTTP2Connection(asyncio.Protocol):
         if now >= self._tick_due:
             self._tick_due = now + TICK_S
             self.engine.tick()
+        if self._closes_when_written and not self.transport.get_write_buffer_size():
+            self.transport.close()
         if 0.0 < self._deadline <= now:
             self._on_deadline()
+        if 0.0 < self._write_deadline <= now:
+            self._check_progress()
         for stream in list(self.streams.values()):
             stream.on_sweep(now)
 
@@ -271,6 +282,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _wait_if_idle(self) -> None:
         """Start the keep-alive timer when no stream is open."""
         if self.streams or self.is_closing or not self.is_writable:
+            # A transport that takes nothing has a deadline of its own.
             return
         runtime = self.runtime
         if runtime.is_draining or not runtime.timeouts.keep_alive_s:
@@ -299,22 +311,34 @@ class HTTP2Connection(asyncio.Protocol):
         if self.transport.can_write_eof() and not self.transport.is_closing():
             with contextlib.suppress(OSError):  # the client may have reset it in this moment
                 self.transport.write_eof()
+        elif self.transport.get_write_buffer_size():
+            # asyncio's TLS drops what is unwritten when it is closed; ``on_sweep`` looks again.
+            self._closes_when_written = True
         else:
             self.transport.close()
 
     def _on_deadline(self) -> None:
         self._deadline = 0.0
-        if self.is_closing:
+        if not self.is_closing:
+            if not self.streams:
+                self._close()
+        elif self._write_deadline:
+            pass  # its last response is on its way, and watched
+        elif self.transport.get_write_buffer_size():
+            self._unwritten_bytes = self.transport.get_write_buffer_size()
+            self._write_deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
+        else:
             self.transport.abort()
-        elif not self.is_writable:
-            unwritten = self.transport.get_write_buffer_size()
-            if unwritten < self._unwritten_bytes:
-                self._unwritten_bytes = unwritten
-                self._deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
-            else:
-                self.abort()
-        elif not self.streams:
-            self._close()
+
+    def _check_progress(self) -> None:
+        """The client has taken too little to be under the mark; has it taken anything?"""
+        unwritten = self.transport.get_write_buffer_size()
+        if unwritten < self._unwritten_bytes:
+            self._unwritten_bytes = unwritten
+            self._write_deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
+        else:
+            self._write_deadline = 0.0
+            self.abort()
 
     def _wake_writers(self) -> None:
         for stream in list(self._waiting):

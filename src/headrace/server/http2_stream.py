@@ -18,7 +18,7 @@ from headrace.server.runtime import Runtime
 from headrace.server.sendfile import copy_file
 from headrace.server.turn import Turn
 from headrace.server.upgrades import agree, refusal_fields, start_session
-from headrace.server.websocket import WebSocketChannel
+from headrace.server.websocket import LAST_WORDS_TIMEOUT_S, WebSocketChannel
 from headrace.types import Address, Headers
 
 HIGH_WATER_BYTES = 65_536
@@ -60,7 +60,7 @@ class HTTP2Stream:
     """
 
     __slots__ = (
-        "_connection", "_deadline", "_queued_bytes", "_stall_deadline", "_tunnel", "_unconsumed_bytes",
+        "_connection", "_deadline", "_stall_deadline", "_taken_bytes", "_tunnel", "_unconsumed_bytes",
         "_writable", "engine", "exchange", "stream_id", "turn",
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ class HTTP2Stream:
         self._unconsumed_bytes = 0
         self._deadline = 0.0
         self._stall_deadline = 0.0
-        self._queued_bytes = 0
+        self._taken_bytes = 0
         self._writable: asyncio.Event | None = None
 
     # The connection's side
@@ -243,7 +243,7 @@ class HTTP2Stream:
 
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Write ``count`` bytes of an open file, piece by piece."""
-        return await copy_file(self, file, offset, count)
+        return await copy_file(self, file, offset, count, SMALL_BYTES)
 
     def abort(self) -> None:
         """Reset the stream: the client must not take what it has for the whole."""
@@ -267,8 +267,8 @@ class HTTP2Stream:
         session.open(tunnel)
         if runtime.is_ending:
             tunnel.drain()
-        if early:
-            tunnel.feed(early, False)
+        if early or session.has_body_ended:
+            tunnel.feed(early, session.has_body_ended)
 
     # Within
 
@@ -311,36 +311,44 @@ class HTTP2Stream:
 
     def _check_progress(self, now: float) -> None:
         """Reset the stream when its client has taken nothing for too long; others go on."""
-        queued = self.engine.queued_bytes(self.stream_id)
-        if not queued:
+        engine = self.engine
+        taken = engine.taken_bytes(self.stream_id)
+        if not engine.queued_bytes(self.stream_id):
             self._stall_deadline = 0.0
-        elif not self._stall_deadline or queued < self._queued_bytes:
+        elif not self._stall_deadline or taken > self._taken_bytes:
             timeouts = self._connection.runtime.timeouts
             self._stall_deadline = self._connection.runtime.deadline_in(timeouts.write_s)
         elif self._stall_deadline <= now:
             self.engine.reset(self.stream_id, CANCEL)
             self._connection.flush_later()
-        self._queued_bytes = queued
+        self._taken_bytes = taken
 
 
 class WebSocketTunnel(WebSocketChannel):
     """A WebSocket in the DATA of one stream."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_has_peer_ended", "_stream")
 
     def __init__(self, runtime: Runtime, session: WebSocketSession, engine: Any, stream: HTTP2Stream) -> None:
         assert runtime.websocket is not None
         super().__init__(runtime, runtime.websocket, session, engine)
         self._stream = stream
+        self._has_peer_ended = False
 
     def feed(self, data: bytes, end_stream: bool) -> None:
         """Take a piece of the tunnel."""
+        self._has_peer_ended = self._has_peer_ended or end_stream
         self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """The client sent something, or the application has taken what it sent before."""
+        super().take(data)
         if self._is_reading:
             self._stream.on_consumed()
-        if end_stream and not self._is_ending:
+        if self._has_peer_ended and not self.engine.has_unread and not self._is_ending:
             self.lose()
             self._end(lingers=False)
+            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
 
     def _write(self, data: bytes) -> None:
         stream = self._stream

@@ -107,14 +107,15 @@ class Runtime:
         self.defaults = ResponseDefaults(server, http.date_header, fields)
         self.serves_http2 = serves_http2(http)
         self.http2_defaults = http2.HTTP2Defaults(server, http.date_header, fields)
+        self.websocket = settings_of(config.websocket)
         self.http2_limits = http2.HTTP2Limits(
             http.limit_request_line,
             http.limit_request_head,
             http.limit_request_fields,
             http.limit_request_body,
             http.http2_max_streams,
+            allows_connect=self.websocket is not None,
         )
-        self.websocket = settings_of(config.websocket)
         self.timeouts = Timeouts(
             http.timeout_header, http.timeout_keep_alive, http.timeout_body, http.timeout_write
         )

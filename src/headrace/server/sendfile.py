@@ -82,8 +82,10 @@ def _bare_socket(transport: asyncio.Transport) -> int | None:
     return None if sock is None or sock.fileno() < 0 else int(sock.fileno())
 
 
-async def copy_file(stream: Copier, file: int, offset: int, count: int) -> int:
-    """Send the same through memory, piece by piece.
+async def copy_file(
+    stream: Copier, file: int, offset: int, count: int, piece_bytes: int = PIECE_BYTES
+) -> int:
+    """Send the same through memory, ``piece_bytes`` at a time.
 
     Returns, Raises: see ``send_file``.
     """
@@ -93,7 +95,7 @@ async def copy_file(stream: Copier, file: int, offset: int, count: int) -> int:
         engine.send_data(stream.stream_id, b"", True)
         stream.flush()
     while left:
-        piece = os.pread(file, min(left, PIECE_BYTES), offset)
+        piece = os.pread(file, min(left, piece_bytes), offset)
         if not piece:
             raise OSError(f"The file ended {left} bytes early")
         offset += len(piece)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import sys
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from headrace.asgi.response_state import ResponseState
 HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 """From CPython 3.12 on a task may run to its first wait without going through the loop."""
 
+_logger = logging.getLogger("uvicorn.error")
 _HEAD_HELD = int(ResponseState.HEAD_HELD)
 
 
@@ -26,6 +28,9 @@ class Flushable(Protocol):
 
     def flush(self) -> None:
         """Write what has been encoded."""
+
+    def abort(self) -> None:
+        """Cut it."""
 
 
 class Turn:
@@ -85,14 +90,16 @@ class Turn:
         loop = self._loop
         copy = self._context.copy
         self._is_starting = True
-        for exchange in ready:
-            exchange.task = asyncio.Task(
-                exchange.run(),
-                loop=loop,
-                context=copy(),
-                eager_start=True,  # type: ignore[call-arg,unused-ignore]
-            )
-        self._is_starting = False
+        try:
+            for exchange in ready:
+                exchange.task = asyncio.Task(
+                    exchange.run(),
+                    loop=loop,
+                    context=copy(),
+                    eager_start=True,  # type: ignore[call-arg,unused-ignore]
+                )
+        finally:
+            self._is_starting = False
         self._flush()
 
     def _flush(self) -> None:
@@ -106,4 +113,9 @@ class Turn:
         if unflushed:
             self._unflushed = []
             for connection in unflushed:
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception:
+                    # A fault of one connection must not be the others'.
+                    _logger.exception("A connection cannot be written, and is cut")
+                    connection.abort()

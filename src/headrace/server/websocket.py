@@ -146,7 +146,8 @@ class WebSocketChannel:
             return
         session = self.session
         messages = session.messages
-        is_bounded = bool(messages) or self._rate is not None
+        # Behind our own Close the engine drops messages itself, and must come to the client's.
+        is_bounded = self.engine.state is _OPEN and (bool(messages) or self._rate is not None)
         allowance = self._allowance() if is_bounded else self._settings.max_queue
         engine = self.engine
         while True:
@@ -217,7 +218,7 @@ class WebSocketChannel:
         self.take(b"")
 
     def close(self, code: int, reason: str) -> None:
-        """Send a Close frame and wait for the client's.
+        """Send a Close frame, tell the session, and wait for the client's.
 
         Raises:
             LocalProtocolError: a code that may not be sent.
@@ -225,6 +226,8 @@ class WebSocketChannel:
         if self.engine.state is not _OPEN:
             return
         self.engine.send_close(code, reason)
+        # Before the client's own Close is looked at, which may be there already.
+        self.session.end(code, reason)
         self.flush()
         self._deadline = self.runtime.deadline_in(CLOSE_TIMEOUT_S)
         self._update_reading()
@@ -300,9 +303,13 @@ class WebSocketChannel:
         rate = self._rate
         assert rate is not None
         rate.take(sum(isinstance(event, (str, bytes)) for event in events))
-        if not self.engine.has_unread or rate.allowance(self.runtime.loop.time()) or self._is_ending:
+        if not self.engine.has_unread or self._is_ending:
             return
-        if self._settings.closes_above_rate:
+        has_token = rate.allowance(self.runtime.loop.time()) > 0
+        if has_token and self.session.messages:
+            return
+        # Without a message that waits nobody will ask for more, and the token may have come just now.
+        if self._settings.closes_above_rate and not has_token:
             self._stop(POLICY_VIOLATION, "Too many messages")
         elif rate.timer is None:
             rate.timer = self.runtime.loop.call_later(rate.wait_s, self._go_on)

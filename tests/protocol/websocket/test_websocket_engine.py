@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zlib
 from collections.abc import Iterable
 
 import pytest
@@ -37,6 +38,7 @@ from headrace.protocol.websocket import (
     WebSocketEngine,
     negotiate_deflate,
 )
+from headrace.protocol.websocket.engine import MAX_TAKEN_BYTES
 from headrace.protocol.websocket.message import MAX_EMPTY_FRAGMENTS
 from headrace.protocol.websocket.writer import MAX_PONG_BYTES
 
@@ -361,3 +363,31 @@ def test_what_is_sent_compressed_comes_back() -> None:
     ((first, payload),) = frames_of(engine.data_to_send())
     assert first == 0xC1
     assert engine.receive_data(frame(TEXT, payload, rsv=4)) == [text]
+
+
+# What may be decompressed in one call
+
+
+def test_a_call_takes_no_more_once_its_messages_are_large() -> None:
+    peer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = b""
+    for _ in range(5):
+        compressed = peer.compress(bytes(MAX_TAKEN_BYTES // 2)) + peer.flush(zlib.Z_FULL_FLUSH)
+        data += frame(BINARY, compressed[:-4], rsv=4)
+    assert len(data) < 1000
+    engine = WebSocketEngine(BIG, agree())
+    large = bytes(MAX_TAKEN_BYTES // 2)
+    for expected, is_unread in (([large] * 2, True), ([large] * 2, True), ([large], False)):
+        assert engine.receive_data(data, 32) == expected
+        assert engine.has_unread is is_unread
+        data = b""
+
+
+def test_a_large_message_that_came_in_parts_is_alone_in_its_call() -> None:
+    engine = WebSocketEngine(BIG)
+    data = frame(BINARY, bytes(MAX_TAKEN_BYTES))
+    assert engine.receive_data(data[:100]) == []
+    assert engine.receive_data(data[100:] + frame(TEXT, b"a")) == [bytes(MAX_TAKEN_BYTES)]
+    assert engine.has_unread
+    assert engine.receive_data(b"") == ["a"]
+    assert not engine.has_unread

@@ -36,10 +36,17 @@ from headrace.protocol.events import (
     TrailersReceived,
     WindowOpened,
 )
-from headrace.protocol.fields import check_field, error_body, error_fields
+from headrace.protocol.fields import error_body, error_fields
 from headrace.protocol.http2.limits import HTTP2Limits
 from headrace.protocol.http2.request import FEW_FIELDS, read_request, read_trailers
-from headrace.protocol.http2.response import HTTP2Defaults, Pair, SpecialField, read_field, response_fields
+from headrace.protocol.http2.response import (
+    HTTP2Defaults,
+    Pair,
+    SpecialField,
+    read_field,
+    read_pairs,
+    response_fields,
+)
 
 try:
     import ngh2
@@ -56,10 +63,12 @@ MAX_CONTROL = 10_000
 CONTROL_COST = 10
 """Of a frame that carries nothing: so 1,000 between two ticks."""
 BYTES_PER_CONTROL = 256
+CONTROL_PER_STREAM = 4
+"""Given back by each stream that ends in order: clients open windows for it, however little it carried."""
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
 
-_REQUEST_WHOLE, _RESPONSE_WHOLE = 1, 2
+_REQUEST_WHOLE, _RESPONSE_WHOLE, _TUNNEL = 1, 2, 4
 _LARGE_BYTES = 16_384
 _END_PING = b"headrace"
 
@@ -77,9 +86,9 @@ class HTTP2Engine:
     """
 
     __slots__ = (
-        "_control", "_defaults", "_expecting", "_has_peer_ended", "_held", "_large_bytes", "_last_fields",
-        "_last_rest", "_last_words", "_limits", "_ngh2", "_partial_bytes", "_received", "_resets", "_streams",
-        "_unfinished", "is_failed", "last_stream_id",
+        "_control", "_defaults", "_expecting", "_given", "_has_peer_ended", "_held", "_large_bytes",
+        "_last_fields", "_last_rest", "_last_words", "_limits", "_ngh2", "_partial_bytes", "_received",
+        "_resets", "_streams", "_unfinished", "is_failed", "last_stream_id",
     )  # fmt: skip
 
     def __init__(self, limits: HTTP2Limits, defaults: HTTP2Defaults) -> None:
@@ -93,6 +102,7 @@ class HTTP2Engine:
         self._streams: dict[int, int] = {}
         self._held: dict[int, list[Pair]] = {}
         self._expecting: set[int] = set()
+        self._given: dict[int, int] = {}
         self._received: dict[int, int] = {}
         self._unfinished: list[int] = []
         self._last_fields: tuple[Pair, ...] = ()
@@ -108,7 +118,7 @@ class HTTP2Engine:
             ngh2.Setting.MAX_CONCURRENT_STREAMS: limits.streams,
             ngh2.Setting.INITIAL_WINDOW_SIZE: limits.window_bytes,
             ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.head_bytes,
-            ngh2.Setting.ENABLE_CONNECT_PROTOCOL: 1,
+            ngh2.Setting.ENABLE_CONNECT_PROTOCOL: int(limits.allows_connect),
             ngh2.Setting.NO_RFC7540_PRIORITIES: 1,
         })  # fmt: skip
         self._ngh2.set_local_window_size(limits.connection_window_bytes)
@@ -203,6 +213,9 @@ class HTTP2Engine:
             self._refuse(stream_id, error, _is_head(event.headers))
             found.append(StreamFailed(stream_id, error))
             return
+        if request.upgrade:
+            # What follows are bytes of another protocol, and no body with a length.
+            self._streams[stream_id] |= _TUNNEL
         if event.end_stream:
             self._last_fields = event.headers
             self._last_rest = request[1:]
@@ -218,7 +231,7 @@ class HTTP2Engine:
         if event.end_stream:
             self._streams[stream_id] = self._streams.get(stream_id, 0) | _REQUEST_WHOLE
         limit = self._limits.body_bytes
-        if limit is not None:
+        if limit is not None and not self._streams.get(stream_id, 0) & _TUNNEL:
             received = self._received[stream_id] = self._received.get(stream_id, 0) + size
             if received > limit:
                 self.consumed(stream_id, size)
@@ -243,11 +256,15 @@ class HTTP2Engine:
             self._received.pop(stream_id, None)
         if self._expecting:
             self._expecting.discard(stream_id)
+        if self._given:
+            self._given.pop(stream_id, None)
         if self._held:
             self._held.pop(stream_id, None)
         if state is not None and state & _RESPONSE_WHOLE:
             if self._resets < MAX_RESETS:
                 self._resets += 1
+            if self._control < MAX_CONTROL:
+                self._control += CONTROL_PER_STREAM
         else:
             self._resets -= 1
         if state is not None:
@@ -342,6 +359,8 @@ class HTTP2Engine:
                     self._end_response(stream_id)
                     return
                 self._ngh2.send_response(stream_id, head)
+            if not end_stream:
+                self._given[stream_id] = self._given.get(stream_id, 0) + len(data)
             if data or end_stream:
                 self._ngh2.send_data(stream_id, data, end_stream=end_stream)
         except ngh2.NGH2Error:
@@ -356,8 +375,7 @@ class HTTP2Engine:
         Raises:
             ValueError, TypeError: a field that cannot be sent; the body is not ended then.
         """
-        pairs = [(check_field(name, value), value) for name, value in headers]
-        self._call(self._ngh2.send_trailers, stream_id, pairs)
+        self._call(self._ngh2.send_trailers, stream_id, read_pairs(headers))
         self._end_response(stream_id)
 
     def send_informational(self, stream_id: int, status: int, headers: Iterable[Pair]) -> None:
@@ -366,8 +384,7 @@ class HTTP2Engine:
         Raises:
             ValueError, TypeError: a field that cannot be sent.
         """
-        pairs = [(check_field(name, value), value) for name, value in headers]
-        head = [(b":status", b"%d" % status), *pairs]
+        head = [(b":status", b"%d" % status), *read_pairs(headers)]
         self._call(self._ngh2.send_informational_response, stream_id, head)
 
     def send_continue(self, stream_id: int) -> None:
@@ -392,6 +409,10 @@ class HTTP2Engine:
             # Not the client's doing: it costs none of its allowance.
             self._streams[stream_id] |= _RESPONSE_WHOLE
         self._call(self._ngh2.reset_stream, stream_id, error_code)
+
+    def taken_bytes(self, stream_id: int) -> int:
+        """How far the client is in a body that comes in pieces: grows whenever it takes something."""
+        return self._given.get(stream_id, 0) - self.queued_bytes(stream_id)
 
     def queued_bytes(self, stream_id: int) -> int:
         """Body given to ``send_data`` that waits for the client's window or the transport."""

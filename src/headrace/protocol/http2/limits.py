@@ -21,6 +21,8 @@ class HTTP2Limits:
     body_bytes: int | None = None
     streams: int = 100
     window_bytes: int = 131_072
+    allows_connect: bool = True
+    """Extended CONNECT is announced, which clients take for WebSocket. RFC 8441 §3."""
 
     @property
     def connection_window_bytes(self) -> int:

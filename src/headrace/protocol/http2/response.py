@@ -5,6 +5,8 @@ RFC 9113 §8.2 (names in lower case, no connection-specific fields), §8.3.2 (``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from headrace.protocol.fields import check_field, content_length, is_worth_remembering, remember
 
 Pair = tuple[bytes, bytes]
@@ -56,6 +58,21 @@ def read_field(name: bytes, value: bytes) -> Pair | SpecialField:
     return read
 
 
+def read_pairs(fields: Iterable[Pair]) -> list[Pair]:
+    """Check several fields; those that have no place in HTTP/2 are left out.
+
+    Raises:
+        ValueError, TypeError: see ``protocol.fields.check_field``.
+    """
+    pairs = []
+    for name, value in fields:
+        read = read_field(name, value)
+        pair = read.pair if isinstance(read, SpecialField) else read
+        if pair is not None:
+            pairs.append(pair)
+    return pairs
+
+
 class HTTP2Defaults:
     """``:status`` and the default fields of a response, made once a second for each status.
 
@@ -77,7 +94,7 @@ class HTTP2Defaults:
         names = {name.lower() for name, _ in fields}
         self._send_date = send_date and b"date" not in names
         self._server = None if server is None or b"server" in names else (b"server", server)
-        self._fields = [pair for pair in (_pair(*field) for field in fields) if pair is not None]
+        self._fields = read_pairs(fields)
         self._date: Pair | None = None
         self.heads: dict[int, list[Pair]] = {}
 
@@ -101,8 +118,3 @@ class HTTP2Defaults:
         if self._server is not None and b"server" not in names:
             head.append(self._server)
         return head + self._fields
-
-
-def _pair(name: bytes, value: bytes) -> Pair | None:
-    read = read_field(name, value)
-    return read.pair if isinstance(read, SpecialField) else read
