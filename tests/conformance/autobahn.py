@@ -8,8 +8,8 @@ exit code is 1. It is 2 when the suite cannot run here.
 
 The suite is a program for CPython 2.7 in spite of its tags, so it needs one (``pyenv install 2.7.18``): the
 variable ``PYTHON27``, pyenv's, or ``python2.7`` on the path. It is installed once, from PyPI, into a folder
-of its own, ``build/autobahn`` here or what ``AUTOBAHN_FOLDER`` says; when a case fails, the report with a page
-for each is kept there.
+of its own, ``build/autobahn`` here or what ``AUTOBAHN_FOLDER`` says; when a case fails, the report with a
+page for each is kept there.
 """
 
 from __future__ import annotations
