@@ -482,3 +482,19 @@ class TestContext:
 
         assert [say(clients[0], "a"), say(clients[1], "b"), say(clients[0], "c")] == ["unset", "unset", "a"]
         assert say(connect(server), "d") == "unset"
+
+
+def test_a_close_is_seen_behind_messages_that_nobody_took(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that only the client's own Close can end the connection in time.
+    monkeypatch.setattr("headrace.server.websocket.CLOSE_TIMEOUT_S", 1000.0)
+
+    async def body(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.send", "text": "enough"})
+
+    client = connect(serve(accepted(body)), behind=frame(TEXT, b"x") * 100)
+    assert client.read_frame() == (TEXT, b"enough")
+    assert client.read_close() == (1000, "")
+    client.send(frame(TEXT, b"y") * 1000 + close_frame(1000))
+    assert client.is_ended()

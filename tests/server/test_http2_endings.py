@@ -1,0 +1,130 @@
+"""How HTTP/2 ends what is still on its way: nothing is cut, nothing stays."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from test_http2_websocket import CONNECT, Echo, Tunnel
+from wsproto.events import TextMessage
+
+import http2_client as h
+from headrace.protocol import http2
+from http2_client import connect, data_frame, headers_frame
+from live import SHORT_S, LiveServer, eventually, respond
+
+pytestmark = pytest.mark.skipif(not http2.is_available, reason="the extra http2 is not installed")
+
+Serve = Callable[..., LiveServer]
+AUTHORITY = trustme.CA()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> str:
+    path = tmp_path / "server.pem"
+    AUTHORITY.issue_cert("a.test").private_key_and_cert_chain_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture
+def tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    await respond(send, b"x" * 6_000_000)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_last_response_arrives_whole(
+    serve: Serve, certificate: str, tls: ssl.SSLContext, is_tls: bool
+) -> None:
+    options = {"ssl_certfile": certificate} if is_tls else {}
+    server = serve(large, timeout_keep_alive=0, **options)
+    client = connect(server, context=tls if is_tls else None)
+    assert len(client.get().body) == 6_000_000
+
+
+def test_limit_of_connections_counts_those_by_alpn(
+    serve: Serve, certificate: str, tls: ssl.SSLContext
+) -> None:
+    async def hello(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"hello")
+
+    server = serve(hello, ssl_certfile=certificate, limit_connections=1)
+    first = connect(server, context=tls)
+    assert first.get().body == b"hello"
+    limit = server.server.runtime.connection_limit
+    assert limit is not None
+    assert server.in_loop(lambda: limit._is_paused)
+    first.close()
+    assert connect(server, context=tls).get().body == b"hello"
+
+
+def test_limit_of_the_body_is_none_of_a_tunnel(serve: Serve) -> None:
+    tunnel = Tunnel(connect(serve(Echo(), limit_request_body=1000)))
+    for _ in range(5):
+        tunnel.send(TextMessage("x" * 900))
+        assert tunnel.read() == TextMessage("x" * 900)
+
+
+def test_end_of_a_tunnel_before_it_is_accepted(serve: Serve) -> None:
+    told: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await scope["state"]["ended"]()
+        await send({"type": "websocket.accept"})
+        told.append(await receive())
+
+    client = connect(serve(_waiting_for_the_end(application)))
+    fields = [*CONNECT, (b":path", b"/"), (b"sec-websocket-version", b"13")]
+    client.send(headers_frame(1, fields, end_stream=False), data_frame(1, b"", end_stream=True))
+    eventually(lambda: bool(told), "the end")
+    assert told[0]["type"] == "websocket.disconnect"
+
+
+def _waiting_for_the_end(application: Any) -> Any:
+    """Give the application a way to wait until the client's end has arrived behind its handshake."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        session = receive.__self__
+
+        async def ended() -> None:
+            while not session.has_body_ended:
+                await asyncio.sleep(0)
+
+        scope["state"]["ended"] = ended
+        await application(scope, receive, send)
+
+    return wrapped
+
+
+def test_steady_reader_is_not_reset(serve: Serve) -> None:
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": b"x" * 16_384, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    server = serve(stream, timeout_write=SHORT_S * 2)
+    client = connect(server, takes=False)
+    stream_id = client.start()
+    received = client.stream(stream_id)
+    looks = 0
+    while not received.is_ended:
+        had, before = len(received.body), server.server.runtime.now
+        client.send(h.window_frame(stream_id, 32_768), h.window_frame(0, 32_768))
+        client.wait(lambda had=had: len(received.body) > had or received.is_ended)  # type: ignore[misc]
+        assert received.reset is None
+        if looks < 20:
+            # It takes a little between any two looks at it, and goes on so for longer than the timeout.
+            eventually(lambda before=before: server.server.runtime.now > before)  # type: ignore[misc]
+            looks += 1
+    assert len(received.body) == 64 * 16_384
