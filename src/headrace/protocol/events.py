@@ -76,12 +76,6 @@ class StreamFailed(NamedTuple):
     error: RemoteProtocolError
 
 
-class WindowOpened(NamedTuple):
-    """The peer takes more of what is queued: of one stream, or of all when the number is 0."""
-
-    stream_id: int
-
-
 class EndHeard(NamedTuple):
     """The client of HTTP/2 has been told that the server ends, and what it sent before has arrived."""
 
@@ -110,7 +104,6 @@ Event = (
     | TrailersReceived
     | StreamClosed
     | StreamFailed
-    | WindowOpened
     | PrefaceReceived
     | EndHeard
     | ConnectionEnded

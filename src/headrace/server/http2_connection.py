@@ -28,7 +28,6 @@ from headrace.protocol.events import (
     StreamClosed,
     StreamFailed,
     TrailersReceived,
-    WindowOpened,
 )
 from headrace.protocol.http2 import HTTP2Engine
 from headrace.server.http2_stream import HTTP2Stream
@@ -115,6 +114,7 @@ class HTTP2Connection(asyncio.Protocol):
         if self.is_closing:
             return
         self._take(self.engine.receive_data(data))
+        # Also where nothing is answered: an opened window lets go what is queued, and wakes who waits.
         self.flush_later()
 
     def eof_received(self) -> bool:
@@ -201,10 +201,6 @@ class HTTP2Connection(asyncio.Protocol):
                     self.engine.consumed(event.stream_id, len(event.data))
                 else:
                     known.feed(event)
-            elif isinstance(event, WindowOpened):
-                if self._waiting:
-                    # The flush at the end of this turn sends what now may go, and wakes who waits.
-                    self.flush_later()
             elif isinstance(event, TrailersReceived):
                 known = streams.get(event.stream_id)
                 if known is not None:

@@ -20,7 +20,6 @@ from headrace.protocol.events import (
     StreamClosed,
     StreamFailed,
     TrailersReceived,
-    WindowOpened,
 )
 from http2_client import (
     CANCEL,
@@ -95,7 +94,7 @@ class TestEvents:
     def test_windows(self) -> None:
         engine = new()
         sent = headers_frame(1) + window_frame(1, 5) + window_frame(0, 5) + settings_frame()
-        assert engine.receive_data(sent) == [request(1), WindowOpened(1), WindowOpened(0), WindowOpened(0)]
+        assert engine.receive_data(sent) == [request(1)]
 
     def test_failure_is_the_last(self) -> None:
         engine = new()

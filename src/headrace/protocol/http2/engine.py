@@ -34,7 +34,6 @@ from headrace.protocol.events import (
     StreamClosed,
     StreamFailed,
     TrailersReceived,
-    WindowOpened,
 )
 from headrace.protocol.fields import error_body, error_fields
 from headrace.protocol.http2.limits import HTTP2Limits
@@ -162,13 +161,10 @@ class HTTP2Engine:
                     self._on_data(event, found)
             elif kind is ngh2.WindowUpdated:
                 control += 1
-                found.append(WindowOpened(event.stream_id))
             elif kind is ngh2.TrailersReceived:
                 self._on_trailers(event, found)
             elif kind in _CONTROL_FRAMES:
                 control += CONTROL_COST
-                if kind is ngh2.SettingsReceived:
-                    found.append(WindowOpened(0))
             elif kind is ngh2.PingAcknowledged:
                 control += CONTROL_COST
                 if event.opaque_data == _END_PING:
