@@ -11,7 +11,7 @@ import pytest
 
 import http2_client as h
 from headrace.protocol import http2
-from http2_client import HTTP2Client, connect, data_frame, drain
+from http2_client import HTTP2Client, connect, drain
 from live import LiveServer, ServerProcess, eventually, read_body, respond
 
 pytestmark = pytest.mark.skipif(not http2.is_available, reason="the extra http2 is not installed")
@@ -79,7 +79,7 @@ def test_upload_under_way_is_taken(serve: Serve) -> None:
     server = serve(Held())
     client = connect(server)
     stream_id = client.start(method=b"POST", end_stream=False)
-    client.send(data_frame(stream_id, b"abc"))
+    client.send_body(stream_id, b"abc", end_stream=False)
     eventually(lambda: server.server.runtime.running)
     drain(server)
     client.wait(lambda: len(client.goaways) == 2)

@@ -274,7 +274,8 @@ class HTTP2Engine:
             self.is_failed = True
             found.append(ConnectionEnded())
         else:
-            error = RemoteProtocolError("The client broke HTTP/2", error_code=event.error_code)
+            why = ngh2.ErrorCode(event.error_code).name
+            error = RemoteProtocolError(f"The client broke HTTP/2: {why}", error_code=event.error_code)
             self._fail(error, found, b"")
 
     def _refuse(self, stream_id: int, error: RemoteProtocolError, is_head: bool) -> None:
