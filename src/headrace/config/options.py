@@ -36,6 +36,7 @@ class Option:
         secret: never printed.
         api_only: a keyword of the Python interface and nothing else.
         joined_by: a list is accepted as well, and joined by this.
+        auto: the number that the word ``auto`` stands for; None where the word means nothing.
     """
 
     help: str
@@ -54,6 +55,7 @@ class Option:
     secret: bool = False
     api_only: bool = False
     joined_by: str = ""
+    auto: int | None = None
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
@@ -166,7 +168,13 @@ class ProcessOptions:
     """Processes, event loop and development reload."""
 
     workers: int | None = option(
-        None, "Worker processes", uvicorn=True, minimum=1, fallback_env="WEB_CONCURRENCY"
+        None,
+        "Worker processes; auto is one for each CPU that this process may use. Above 1 a supervisor watches "
+        "and replaces them",
+        uvicorn=True,
+        minimum=1,
+        fallback_env="WEB_CONCURRENCY",
+        auto=0,
     )
     loop: str = option(
         "auto",
@@ -187,11 +195,36 @@ class ProcessOptions:
     reload_delay: float = option(
         0.25, "Time between two looks at the files", uvicorn=True, unit="s", minimum=0
     )
+    reload_graceful: float = option(
+        1.0,
+        "How long running requests of the old code may take after a change",
+        unit="s",
+        minimum=0,
+    )
     limit_max_requests: int | None = option(
-        None, "Requests after which a worker ends", uvicorn=True, minimum=1, unit="requests"
+        None,
+        "Requests after which a worker ends; with a supervisor it is replaced first",
+        uvicorn=True,
+        minimum=1,
+        unit="requests",
     )
     limit_max_requests_jitter: int = option(
         0, "Random addition to --limit-max-requests, 0 to this", uvicorn=True, minimum=0, unit="requests"
+    )
+    limit_worker_memory: int | None = option(
+        None,
+        "Resident memory above which a worker is replaced; the supervisor comes with it",
+        unit="bytes",
+        minimum=1_048_576,
+    )
+    worker_lifetime: float | None = option(
+        None,
+        "Time after which a worker is replaced, plus up to a tenth at random; the supervisor comes with it",
+        unit="s",
+        minimum=1,
+    )
+    timeout_worker_startup: float = option(
+        60.0, "How long a new worker may take until it is ready; 0 waits for ever", unit="s", minimum=0
     )
     timeout_worker_healthcheck: int = option(
         5,
@@ -213,6 +246,46 @@ class ProcessOptions:
         unit="s",
         minimum=0,
     )
+    accept: Literal["balanced", "shared"] = option(
+        "balanced",
+        "How workers share new connections: balanced leaves them to the one that has fewest, shared to "
+        "whoever comes first",
+    )
+    preload: bool = option(
+        False, "Import the application once and fork the workers from there; the supervisor comes with it"
+    )
+    once: tuple[str, ...] = option(
+        (),
+        "Function to call in a process of its own before the first worker starts, module:function; repeatable",
+        metavar="MODULE:FUNCTION",
+    )
+    pid: str | None = option(None, "File that holds the process number while the server runs", metavar="FILE")
+    user: str | None = option(None, "User to become when the listeners are bound: a name or a number")
+    group: str | None = option(None, "Group to become when the listeners are bound: a name or a number")
+    umask: str | None = option(None, "File mode creation mask, octal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminOptions:
+    """The control surface, and probes."""
+
+    admin: str = option(
+        "auto",
+        "Where the control surface listens beside its Unix socket: HOST:PORT; auto: on the socket alone; off: "
+        "nowhere",
+        suggestions=("auto", "off"),
+        metavar="HOST:PORT",
+    )
+    admin_token: str | None = option(
+        None, "Bearer token that the control surface asks for over TCP", secret=True
+    )
+    admin_open: bool = option(
+        False, "Let everybody who reaches --admin HOST:PORT in without a token, also from other machines"
+    )
+    health_path: str | None = option(
+        None, "Path that is answered with 200 (503 during a drain) without entering the application",
+        metavar="PATH",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,7 +481,9 @@ class LogOptions:
         exists=True,
         metavar="FILE",
     )
-    log_format: Literal["text", "json"] = option("text", "Shape of log lines, the access log's too")
+    log_format: Literal["text", "json", "pretty"] = option(
+        "text", "Shape of log lines, the access log's too; pretty is for eyes, and what dev writes"
+    )
     access_log: bool = option(True, "Write a line for each request", uvicorn=True, pair=True)
     access_log_format: str = option(
         "uvicorn",
@@ -430,6 +505,7 @@ class Config:
     listen: ListenOptions = ListenOptions()
     proxy: ProxyOptions = ProxyOptions()
     process: ProcessOptions = ProcessOptions()
+    admin: AdminOptions = AdminOptions()
     http: HTTPOptions = HTTPOptions()
     websocket: WebSocketOptions = WebSocketOptions()
     tls: TLSOptions = TLSOptions()

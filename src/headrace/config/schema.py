@@ -43,8 +43,11 @@ def _value_schema(row: Row) -> dict[str, Any]:
     value = _plain_schema(row)
     if row.option.joined_by:
         return {"anyOf": [value, {"type": "array", "items": value}]}
-    if row.nullable and row.kind in ("integer", "number", "flag"):
-        return {"anyOf": [value, {"const": "none"}]}
+    words = ["none"] if row.nullable and row.kind in ("integer", "number", "flag") else []
+    if row.option.auto is not None:
+        words.append("auto")
+    if words:
+        return {"anyOf": [value, *({"const": word} for word in words)]}
     return value
 
 

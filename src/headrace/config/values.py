@@ -46,6 +46,8 @@ def allowed(row: Row) -> str:
         "headers": "a header as Name:Value",
         "object": "a text",
     }[row.kind]
+    if row.option.auto is not None:
+        return f"{words}{_range_words(row)}, auto or none"
     return words + _range_words(row) + (" or none" if _takes_none_word(row) else "")
 
 
@@ -57,6 +59,8 @@ def parse_text(row: Row, text: str) -> Any:
     """
     if _takes_none_word(row) and text.strip().lower() == "none":
         return None
+    if row.option.auto is not None and text.strip().lower() == "auto":
+        return row.option.auto
     if row.kind == "flag":
         word = text.strip().lower()
         if word not in _BOOLEANS:
@@ -137,6 +141,8 @@ def _check_flag(row: Row, value: Any) -> bool | None:
 def _check_typed_number(row: Row, value: Any) -> int | float | None:
     if value == "none" and row.nullable:
         return None
+    if value == "auto" and row.option.auto is not None:
+        return row.option.auto
     if isinstance(value, bool) or not isinstance(value, int if row.kind == "integer" else int | float):
         raise ValueError(value)
     return _check_number(row, int(value) if row.kind == "integer" else float(value))

@@ -87,7 +87,7 @@ def configure(
     *,
     log_config: LogConfig | Unset | None = UNSET,
     log_level: str | int | None = None,
-    log_format: Literal["text", "json"] = "text",
+    log_format: Literal["text", "json", "pretty"] = "text",
     use_colors: bool | None = None,
     access_log: bool = True,
 ) -> None:
