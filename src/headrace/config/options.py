@@ -256,7 +256,7 @@ class ProcessOptions:
     )
     once: tuple[str, ...] = option(
         (),
-        "Function to call in a process of its own before the first worker starts, module:function; repeatable",
+        "Function called in a process of its own before the first worker starts, module:function; repeatable",
         metavar="MODULE:FUNCTION",
     )
     pid: str | None = option(None, "File that holds the process number while the server runs", metavar="FILE")
@@ -271,7 +271,7 @@ class AdminOptions:
 
     admin: str = option(
         "auto",
-        "Where the control surface listens beside its Unix socket: HOST:PORT; auto: on the socket alone; off: "
+        "Where the control surface listens beside its Unix socket: HOST:PORT; auto: the socket alone; off: "
         "nowhere",
         suggestions=("auto", "off"),
         metavar="HOST:PORT",

@@ -1,10 +1,11 @@
 """What the supervisor and its workers say to each other, and how it stands on their pipes.
 
-A frame is the payload's length (4 bytes, big endian), the message's kind (1 byte) and the payload. The payload
-of ``Publish`` is bytes, as many of them pass; that of every other message is a JSON list of its fields.
+A frame is the payload's length (4 bytes, big endian), the message's kind (1 byte) and the payload. The
+payload of ``Publish`` is bytes, as many of them pass; that of every other message is a JSON list of its
+fields.
 
-Two pipes lead to a worker. The **control pipe** is served by the event loops on both sides. The **lifeline** is
-read by a thread of the worker, so that it hears also while its loop is blocked.
+Two pipes lead to a worker. The **control pipe** is served by the event loops on both sides. The **lifeline**
+is read by a thread of the worker, so that it hears also while its loop is blocked.
 """
 
 from __future__ import annotations
