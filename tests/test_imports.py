@@ -13,24 +13,25 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 ROOT = "headrace"
 
-EVERYONE = {"errors", "types"}
+EVERYONE = {"errors", "types", "version"}
 LEAF = EVERYONE | {"telemetry"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
+    "version": set(),
     "config": EVERYONE,
     "telemetry": EVERYONE,
     "protocol": EVERYONE,
     "middleware": LEAF,
     "realtime": LEAF,
     "interop": LEAF,
-    "admin": LEAF,
+    "admin": LEAF | {"net", "config"},
     "net": EVERYONE | {"config"},
     "deploy": EVERYONE | {"config"},
     "asgi": EVERYONE | {"protocol.events", "protocol.fields"},
     "loadtest": EVERYONE | {"protocol"},
     "server": EVERYONE | {"asgi", "protocol", "net", "middleware", "telemetry", "config"},
-    "supervisor": EVERYONE | {"server", "net", "config"},
+    "supervisor": EVERYONE | {"server", "net", "config", "admin", "asgi", "telemetry"},
     "diagnosis": EVERYONE | {"config", "net", "supervisor.control"},
 }
 """Part -> what it may import of headrace; a dotted name allows that module alone."""
@@ -48,7 +49,9 @@ NOT_IN_PROTOCOL = {
 }  # fmt: skip
 """Time and randomness come in as arguments; there is no loop, socket or log."""
 
-OPTIONAL = {"dotenv", "yaml", "uvloop", "winloop", "watchfiles", "redis", "nats", "ngh2", "sdnotify"}
+OPTIONAL = {
+    "dotenv", "yaml", "uvloop", "winloop", "watchfiles", "redis", "nats", "ngh2", "sdnotify", "setproctitle",
+}  # fmt: skip
 """Optional dependencies, which may be imported inside a function."""
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from headrace.version import __version__
+
 if TYPE_CHECKING:
     from headrace.config import Config
     from headrace.errors import (
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
         ListenError,
         WorkerError,
     )
-    from headrace.server.entry import run, serve
+    from headrace.server.entry import serve
     from headrace.server.server import Server
-
-__version__ = "0.1.0"
+    from headrace.supervisor.entry import run
 
 __all__ = [
     "ASGIError",
@@ -32,6 +33,7 @@ __all__ = [
     "ListenError",
     "Server",
     "WorkerError",
+    "__version__",
     "run",
     "serve",
 ]
@@ -39,7 +41,7 @@ __all__ = [
 _HOMES = {
     "Config": "headrace.config",
     "Server": "headrace.server.server",
-    "run": "headrace.server.entry",
+    "run": "headrace.supervisor.entry",
     "serve": "headrace.server.entry",
 }
 

@@ -5,6 +5,7 @@ HeadraceError
 │   └── ApplicationImportError   the application's own code raised while it was imported or made
 ├── ListenError                  a listener cannot be bound
 ├── WorkerError                  a worker cannot start or go on
+├── ControlRefused               a running server does not do what it was asked to over its control surface
 ├── ASGIError                    the application broke the order or the types of ASGI messages
 ├── ClientDisconnected           the peer is gone; also an OSError, as the ASGI specification asks
 └── ProtocolError
@@ -33,6 +34,10 @@ class ListenError(HeadraceError):
 
 class WorkerError(HeadraceError):
     """A worker cannot start or go on (lifespan start-up failed, for one)."""
+
+
+class ControlRefused(HeadraceError):
+    """A running server does not do what it was asked to over its control surface; one sentence says why."""
 
 
 class ASGIError(HeadraceError, RuntimeError):

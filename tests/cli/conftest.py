@@ -35,14 +35,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class RecordingServer(ModuleType):
-    """Stands where ``headrace.server.entry`` is, and serves nothing."""
+    """Stands where ``headrace.supervisor.entry`` is, and serves nothing."""
 
     def __init__(self) -> None:
-        super().__init__("headrace.server.entry")
+        super().__init__("headrace.supervisor.entry")
         self.configs: list[Config] = []
         self.error: HeadraceError | None = None
 
-    def serve_until_signal(self, config: Config) -> None:
+    def serve_until_signal(self, config: Config, reload_config: Any = None) -> None:
         self.configs.append(config)
         if self.error is not None:
             raise self.error

@@ -137,7 +137,9 @@ class TestFailures:
     ) -> None:
         (folder / "main.py").write_text("1 / 0\n")
         monkeypatch.setattr(
-            server, "serve_until_signal", lambda config: find_application(config.application.app)
+            server,
+            "serve_until_signal",
+            lambda config, reload_config: find_application(config.application.app),
         )
         result = headrace("run", "main:app")
         assert result.exit_code == 3

@@ -75,8 +75,6 @@ UVICORN: list[tuple[str, str | None, str, Any, Any]] = [
 FINITE_HERE = {"timeout_graceful_shutdown"}
 """Options whose default differs on purpose; docs/migrating-from-uvicorn.md says why."""
 
-NOT_SERVED_YET = {"--reload": "comes with the supervisor"}
-
 FURTHER = dict.fromkeys(
     ("--ssl-keyfile", "--ssl-cert-reqs", "--ssl-ca-certs"), ("--ssl-certfile", "cert.pem")
 )
@@ -94,9 +92,6 @@ def test_option(
 ) -> None:
     given = [spelling] if text is None else [spelling, text]
     result = headrace("run", "main:app", *given, *FURTHER.get(spelling, ()))
-    if spelling in NOT_SERVED_YET:
-        assert (result.exit_code, NOT_SERVED_YET[spelling] in result.stderr) == (3, True)
-        return
     assert result.exit_code == 0, result.output
     (config,) = server.configs
     assert rows()[name].value(config) == value
@@ -117,7 +112,7 @@ def test_every_variable_is_read(headrace: Any, server: Any, monkeypatch: pytest.
     values = {
         name: (text or "1", value)
         for spelling, text, name, value, _ in UVICORN
-        if spelling not in NOT_SERVED_YET and not spelling.startswith("--no-")
+        if not spelling.startswith("--no-")
     }
     for name, (text, _) in values.items():
         monkeypatch.setenv(f"UVICORN_{name.upper()}", text)

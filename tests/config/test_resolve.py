@@ -222,3 +222,13 @@ def test_unknown_names(tmp_path: Path) -> None:
     assert refuse(tmp_path, time_keep_alive=1) == (
         "There is no option 'time_keep_alive'; did you mean 'timeout_keep_alive'?"
     )
+
+
+def test_defaults_of_a_command(tmp_path: Path) -> None:
+    """They stand above the table's alone, and are named by their place."""
+    (tmp_path / "pyproject.toml").write_text("[tool.headrace]\nbacklog = 7")
+    config = load(
+        environ={}, folder=tmp_path, defaults={"reload": True, "backlog": 8}, defaults_place="headrace dev"
+    )
+    assert (config.process.reload, config.listen.backlog) == (True, 7)
+    assert (config.sources["reload"], config.sources["backlog"]) == ("headrace dev", "[tool.headrace]")

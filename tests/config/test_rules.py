@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from headrace.config import load
+from headrace.config.rules import ignored_options
 from headrace.errors import ConfigError
 
 
@@ -69,21 +70,92 @@ def test_loop() -> None:
     accept(loop="module:factory")
 
 
+@pytest.mark.parametrize(
+    "address", ["auto", "off", "127.0.0.1:9000", "[::1]:9000", "localhost:0", "127.8.8.8:1"]
+)
+def test_admin_on_this_machine(address: str) -> None:
+    accept(admin=address)
+
+
+@pytest.mark.parametrize(
+    "address", [":9000", "0.0.0.0:9000", "[::]:9000", "192.0.2.1:80", "node1.internal:80"]
+)
+def test_admin_for_other_machines(address: str) -> None:
+    assert sentence(admin=address) == (
+        "--admin lets other machines control the server; "
+        "set --admin-token, or --admin-open if everybody there may."
+    )
+    assert sentence({"HEADRACE_ADMIN": address}).startswith("HEADRACE_ADMIN lets other machines")
+    accept(admin=address, admin_token="x")
+    accept(admin=address, admin_open=True)
+
+
+@pytest.mark.parametrize("address", ["", "on", "9000", "localhost", "a:65536", "[x]:1", "unix:/a", "a b:1"])
+def test_admin_is_no_address(address: str) -> None:
+    assert sentence(admin=address, admin_token="x").startswith("--admin: ")
+
+
+@pytest.mark.parametrize("token", ["", " ", "hunter 2", "hunter2\n", "h\u00fcnter2"])
+def test_admin_token_is_none(token: str) -> None:
+    complaint = sentence(admin_token=token)
+    assert complaint.startswith("--admin-token must be visible ASCII characters")
+    assert "nter" not in complaint
+    accept(admin_token="hunter2")
+
+
+@pytest.mark.parametrize("path", ["", "healthz", "/a?b", "/a#b", "/a b", "/a\n"])
+def test_health_path_is_none(path: str) -> None:
+    assert sentence(health_path=path).startswith(f"--health-path is {path!r}, but it must be a path")
+    accept(health_path="/healthz")
+
+
 def test_what_this_release_does_not_serve() -> None:
     assert sentence(workers=4) == (
         "--workers asks for 4 workers, but more than one comes with the supervisor, "
         "which this release does not have yet; use 1."
     )
     assert sentence({"WEB_CONCURRENCY": "2"}).startswith("WEB_CONCURRENCY asks for 2 workers")
-    assert "comes with the supervisor" in sentence(reload=True)
     assert "does not host WSGI" in sentence(interface="wsgi")
     accept(workers=1)
 
 
 def test_a_key_is_named_with_its_file(tmp_path: Path) -> None:
-    (tmp_path / "headrace.conf").write_text("reload = true")
-    with pytest.raises(ConfigError, match=r"^reload in headrace\.conf: restarting"):
+    (tmp_path / "headrace.conf").write_text('interface = "wsgi"')
+    with pytest.raises(ConfigError, match=r"^interface in headrace\.conf: this release"):
         load(config_file="headrace.conf", environ={}, folder=tmp_path)
+
+
+def test_reload_needs_a_name(tmp_path: Path) -> None:
+    assert sentence(reload=True, app=object()) == (
+        "--reload imports the application anew after each change; "
+        "give its name, such as 'main:app', in place of the object."
+    )
+    accept(reload=True)
+    accept(reload=True, app="main:app")
+    accept(reload=True, app=tmp_path / "main.py")
+    accept(app=object())
+
+
+def test_reload_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert sentence(reload=True) == "--reload: on Windows there is one process, which cannot be replaced."
+    accept()
+
+
+def test_what_has_no_effect() -> None:
+    def ignored(environ: dict[str, str] | None = None, **arguments: Any) -> list[str]:
+        return ignored_options(load(arguments, environ=environ or {}, folder=Path("/")))
+
+    assert ignored(reload=True, reload_includes=["*.html"]) == ignored(reload=True, workers=1) == []
+    assert ignored(workers=4) == []
+    assert ignored({"WEB_CONCURRENCY": "4"}, reload=True) == [
+        "WEB_CONCURRENCY is ignored when reloading is enabled: one worker serves."
+    ]
+    assert ignored(reload=True, workers="auto")[0].startswith("--workers is ignored when")
+    assert ignored(reload_includes=["*.html"], reload_excludes=["a"]) == [
+        "--reload-include is ignored without --reload.",
+        "--reload-exclude is ignored without --reload.",
+    ]
 
 
 def test_http2_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +164,45 @@ def test_http2_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sentence(http2=True) == "--http2: HTTP/2 needs a package more: pip install 'headrace[http2]'"
     accept(http2=False)
     accept()
+
+
+@pytest.mark.parametrize("umask", ["022", "0", "0o027", "777", "0777"])
+def test_umask_is_octal(umask: str) -> None:
+    accept(umask=umask)
+
+
+@pytest.mark.parametrize("umask", ["", "8", "rw", "1777", "-1"])
+def test_umask_is_not_octal(umask: str) -> None:
+    assert sentence(umask=umask).startswith(f"--umask is {umask!r}, but it must be octal digits up to 0777")
+
+
+def test_once_names_functions() -> None:
+    accept(once=("main:migrate", "app.jobs:Jobs.warm", "src/jobs.py:warm"))
+    assert sentence(once=("main:a", "main")) == (
+        "--once is 'main', but it must be module:function, such as 'main:migrate'."
+    )
+    for name in ("main:", ":a", "main:1a", "main:a-b", ""):
+        assert "must be module:function" in sentence(once=(name,))
+
+
+@pytest.mark.parametrize("name", ["pid", "user", "group"])
+def test_pid_user_and_group_are_not_empty(name: str) -> None:
+    assert sentence(**{name: " "}) == f"--{name} is empty; give a value, or leave it out."
+    accept(**{name: "x"})
+
+
+def test_preload_imports_once() -> None:
+    accept(preload=True)
+    accept(preload=True, app="main:app")
+    assert sentence(preload=True, reload=True) == (
+        "--preload keeps the application of the start, and --reload imports it anew after each change; "
+        "keep one of them."
+    )
+    assert "give its name, such as 'main:app'" in sentence(preload=True, app=lambda scope: None)
+
+
+@pytest.mark.parametrize("asked", [{"once": ("a:b",)}, {"preload": True}, {"user": "x"}, {"group": "x"}])
+def test_processes_on_windows(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    accept(**asked)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert sentence(**asked) == f"--{next(iter(asked))} needs what Windows does not have; leave it out there."

@@ -1,10 +1,14 @@
 import os
+import re
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headrace.net import systemd
+from live import PATIENCE_S
 
 
 @pytest.fixture
@@ -81,3 +85,69 @@ def test_notify_is_silent(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
 def test_notify_without_a_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     systemd.notify("READY=1")
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path)
+        sock.settimeout(PATIENCE_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        yield sock
+
+
+def test_ready_and_status(manager: socket.socket) -> None:
+    systemd.ready()
+    systemd.ready("4 workers serve")
+    systemd.status("3 workers\nREADY=1\r\nserve")
+    systemd.watchdog()
+    assert [manager.recv(1000) for _ in range(4)] == [
+        b"READY=1",
+        b"READY=1\nSTATUS=4 workers serve",
+        b"STATUS=3 workers READY=1 serve",
+        b"WATCHDOG=1",
+    ]
+
+
+def test_a_reload_tells_when_it_was_received(manager: socket.socket) -> None:
+    before_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    systemd.reloading()
+    after_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    found = re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=(\d+)", manager.recv(1000))
+    assert found is not None
+    assert before_us <= int(found[1]) <= after_us
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "expected"),
+    [
+        ("30000000", str(os.getpid()), 15.0),
+        ("30000000", "", 15.0),
+        ("3600000000", "", 1800.0),
+        ("1", "", 0.000_000_5),
+        ("30000000", "1", None),
+        ("30000000", "me", None),
+        ("0", "", None),
+        ("", "", None),
+        ("-1", "", None),
+        ("9" * 19, "", None),
+    ],
+)
+def test_watchdog(monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, expected: float | None) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", usec)
+    monkeypatch.setenv("WATCHDOG_PID", pid)
+    assert systemd.watchdog_interval_s() == expected
+    monkeypatch.delenv("WATCHDOG_PID")
+    monkeypatch.delenv("WATCHDOG_USEC")
+    assert systemd.watchdog_interval_s() is None
+
+
+def test_a_child_gets_nothing_of_it() -> None:
+    environ = {
+        "PATH": "/bin", "INVOCATION_ID": "1", "NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1",
+        "WATCHDOG_PID": "1", "LISTEN_PID": "1", "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": "a", "LISTEN_PIDFDID": "1",
+    }  # fmt: skip
+    assert systemd.without_systemd(environ) == {"PATH": "/bin", "INVOCATION_ID": "1"}
+    assert "NOTIFY_SOCKET" in environ

@@ -100,7 +100,7 @@ def test_unknown_level() -> None:
 
 
 def test_unknown_format() -> None:
-    with pytest.raises(ConfigError, match="text or json"):
+    with pytest.raises(ConfigError, match="text, json or pretty"):
         configure(log_format="xml")  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ from headrace.cli.version import version_option
 
 __all__ = ["main"]
 
-_COMMANDS = ("run", "check")
+_COMMANDS = ("run", "dev", "check", "status", "reload", "stop")
 
 
 class _Commands(click.Group):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from headrace.asgi.importer import detect_interface, find_application, load_application
 from headrace.cli.failure import STARTUP_FAILURE, report_failure
 from headrace.cli.options import TableCommand, given_arguments, load_config
-from headrace.config import Config, Row, load_env_file, rows
+from headrace.config import Config, Row, load_env_file
+from headrace.config.description import describe_options, shown_rows, shown_value
 from headrace.errors import HeadraceError
 from headrace.middleware.trusted_proxies import warnings
 from headrace.net.addresses import addresses_of
@@ -26,7 +26,6 @@ Prints each option with its value and where it came from. The exit code is 3 if 
 arguments would refuse to start. Only the start itself can tell whether an address is free, the handlers of
 --log-config can be made, and the application's lifespan starts.
 """
-_MASK = "********"
 
 
 @click.pass_context
@@ -85,8 +84,8 @@ def _load(config: Config) -> dict[str, str]:
 
 def _describe(config: Config, application: dict[str, str]) -> str:
     """Two blocks of lines, name, value and place: what was set, then what was left at its default."""
-    given = [row for row in _shown_rows() if config.sources[row.name] != "default"]
-    others = [row for row in _shown_rows() if config.sources[row.name] == "default"]
+    given = [row for row in shown_rows() if config.sources[row.name] != "default"]
+    others = [row for row in shown_rows() if config.sources[row.name] == "default"]
     lines = [f"Application {application['name']} ({application['type']}, {application['interface']})"]
     if given:
         lines += ["", "Set:", *_lines(config, given)]
@@ -101,7 +100,7 @@ def _describe(config: Config, application: dict[str, str]) -> str:
 
 
 def _lines(config: Config, shown: list[Row]) -> list[str]:
-    values = {row.name: json.dumps(_value(config, row), ensure_ascii=False) for row in shown}
+    values = {row.name: json.dumps(shown_value(config, row), ensure_ascii=False) for row in shown}
     key_width = max(len(row.key) for row in shown)
     value_width = max(len(value) for value in values.values())
     return [
@@ -111,19 +110,8 @@ def _lines(config: Config, shown: list[Row]) -> list[str]:
 
 
 def _describe_json(config: Config, application: dict[str, str]) -> str:
-    options = {
-        row.key: {"value": _value(config, row), "source": config.sources[row.name]} for row in _shown_rows()
-    }
+    options = describe_options(config)
     return json.dumps({"ok": True, "application": application, "options": options}, indent=2)
-
-
-def _shown_rows() -> list[Row]:
-    return [row for row in rows().values() if not row.option.api_only]
-
-
-def _value(config: Config, row: Row) -> Any:
-    value = row.value(config)
-    return _MASK if row.option.secret and value is not None else value
 
 
 _JSON = click.Option(

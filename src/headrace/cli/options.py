@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -28,13 +30,25 @@ class TableCommand(click.Command):
         help: what ``--help`` says of it.
         callback: called with click's context and no parameters; see ``load_config``.
         further: parameters of this command alone.
+        defaults: values by option name that stand in place of the table's defaults.
     """
 
     def __init__(
-        self, name: str, *, help: str, callback: Callable[[], Any], further: tuple[click.Option, ...] = ()
+        self,
+        name: str,
+        *,
+        help: str,
+        callback: Callable[[], Any],
+        further: tuple[click.Option, ...] = (),
+        defaults: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
+        self.defaults = defaults
         self._own = (*further, _config_option(), version_option())
-        table = [_make_parameter(row) for row in rows().values() if not row.option.api_only]
+        table = [
+            _make_parameter(replace(row, default=defaults.get(row.name, row.default)))
+            for row in rows().values()
+            if not row.option.api_only
+        ]
         for parameter in (*table, *self._own):
             parameter.expose_value = False
         super().__init__(name, callback=callback, params=[*table, *self._own], help=help, epilog=EPILOG)
@@ -75,8 +89,13 @@ def load_config(ctx: click.Context) -> Config:
     Raises:
         ConfigError: as ``headrace.config.load``.
     """
-    arguments = given_arguments(ctx)
-    return load(arguments, config_file=ctx.meta.get("headrace.config_file"))
+    command = ctx.command
+    return load(
+        given_arguments(ctx),
+        config_file=ctx.meta.get("headrace.config_file"),
+        defaults=command.defaults if isinstance(command, TableCommand) else {},
+        defaults_place=f"headrace {command.name}",
+    )
 
 
 def given_arguments(ctx: click.Context) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def load(
     config_file: str | None = None,
     environ: Mapping[str, str] | None = None,
     folder: str | os.PathLike[str] = ".",
+    defaults: Mapping[str, Any] | None = None,
+    defaults_place: str = "",
 ) -> Config:
     """Resolve every option, the first of these that speaks: arguments, ``HEADRACE_*``, ``UVICORN_*``,
     ``WEB_CONCURRENCY`` and ``FORWARDED_ALLOW_IPS``, ``headrace.toml``, ``[tool.headrace]``,
@@ -42,6 +44,8 @@ def load(
         environ: the environment; ``os.environ`` unless given. It is only read: ``load_env_file`` is what
             puts the variables of ``env_file`` into ``os.environ``.
         folder: where the TOML files are looked for.
+        defaults: values that stand in place of the table's defaults, by option name.
+        defaults_place: what ``sources`` calls their place: the command they belong to.
 
     Returns:
         The configuration, each value's place in ``sources``.
@@ -57,6 +61,7 @@ def load(
     if files:
         below.append(read_config_file(Path(folder), config_file or environ.get(CONFIG_VARIABLE) or None))
         below.extend(read_pyproject(Path(folder)))
+    below.append({name: (value, defaults_place) for name, value in (defaults or {}).items()})
     # As with uvicorn, WEB_CONCURRENCY may stand in the environment file; the file's own name is known only
     # when all other sources are read.
     env_file = _first([*layers, *below], "env_file", None)

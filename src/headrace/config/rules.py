@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Callable
 
+from headrace.config.host_port import is_loopback, parse_host_port
 from headrace.config.options import Config, TLSOptions
 from headrace.config.table import rows
 from headrace.errors import ConfigError
+
+_OF_RELOAD = ("reload_dirs", "reload_includes", "reload_excludes")
 
 
 def check_rules(config: Config) -> None:
@@ -23,6 +27,16 @@ def check_rules(config: Config) -> None:
     for rule in _RULES:
         if sentence := rule(config):
             raise ConfigError(sentence)
+
+
+def ignored_options(config: Config) -> list[str]:
+    """Options that were given and have no effect beside the others; a sentence for each."""
+    if not config.process.reload:
+        names = [name for name in _OF_RELOAD if _is_given(config, name)]
+        return [f"{_place(config, name)} is ignored without --reload." for name in names]
+    if config.process.workers in (None, 1):
+        return []
+    return [f"{_place(config, 'workers')} is ignored when reloading is enabled: one worker serves."]
 
 
 def _is_given(config: Config, name: str) -> bool:
@@ -114,22 +128,59 @@ def _loop_is_known(config: Config) -> str | None:
     )
 
 
-def _one_worker(config: Config) -> str | None:
-    if config.process.workers in (None, 1):
+_ADMIN_FORMS = "write HOST:PORT, [v6]:PORT, auto or off"
+
+
+def _admin_is_an_address(config: Config) -> str | None:
+    admin = config.admin
+    if admin.admin in ("auto", "off"):
+        return None
+    try:
+        host, _ = parse_host_port(admin.admin, _ADMIN_FORMS)
+    except ConfigError as error:
+        return f"{_place(config, 'admin')}: {error}"
+    if is_loopback(host) or admin.admin_token is not None or admin.admin_open:
         return None
     return (
-        f"{_place(config, 'workers')} asks for {config.process.workers} workers, but more than one comes "
-        "with the supervisor, which this release does not have yet; use 1."
+        f"{_place(config, 'admin')} lets other machines control the server; "
+        "set --admin-token, or --admin-open if everybody there may."
     )
 
 
-def _no_reload(config: Config) -> str | None:
-    if not config.process.reload:
+def _admin_token_is_a_token(config: Config) -> str | None:
+    # The token itself stays out of the sentence.
+    if config.admin.admin_token is None or re.fullmatch(r"[\x21-\x7e]+", config.admin.admin_token):
+        return None
+    return f"{_place(config, 'admin_token')} must be visible ASCII characters without spaces, at least one."
+
+
+def _health_path_is_a_path(config: Config) -> str | None:
+    path = config.admin.health_path
+    if path is None or re.fullmatch(r"/[^?#\s]*", path):
+        return None
+    return f"{_place(config, 'health_path')} is {path[:80]!r}, but it must be a path such as '/healthz'."
+
+
+def _workers_on_this_system(config: Config) -> str | None:
+    if config.process.workers in (None, 1) or sys.platform != "win32":
+        return None
+    return f"{_place(config, 'workers')}: on Windows there is one process; run several behind a proxy."
+
+
+def _reload_needs_a_name(config: Config) -> str | None:
+    app = config.application.app
+    if not config.process.reload or app is None or isinstance(app, str):
         return None
     return (
-        f"{_place(config, 'reload')}: restarting on changes comes with the supervisor, "
-        "which this release does not have yet."
+        f"{_place(config, 'reload')} imports the application anew after each change; "
+        "give its name, such as 'main:app', in place of the object."
     )
+
+
+def _reload_on_this_system(config: Config) -> str | None:
+    if not config.process.reload or sys.platform != "win32":
+        return None
+    return f"{_place(config, 'reload')}: on Windows there is one process, which cannot be replaced."
 
 
 def _http2_needs_its_package(config: Config) -> str | None:
@@ -144,6 +195,63 @@ def _no_wsgi(config: Config) -> str | None:
     return f"{_place(config, 'interface')}: this release does not host WSGI applications yet."
 
 
+def _umask_is_octal(config: Config) -> str | None:
+    umask = config.process.umask
+    if umask is None or re.fullmatch(r"(0o)?0?[0-7]{1,3}", umask):
+        return None
+    return (
+        f"{_place(config, 'umask')} is {umask[:80]!r}, but it must be octal digits up to 0777, such as '027'."
+    )
+
+
+def _once_names_functions(config: Config) -> str | None:
+    wrong = [name for name in config.process.once if not re.fullmatch(r".+:[^\W\d][\w.]*", name)]
+    if not wrong:
+        return None
+    return (
+        f"{_place(config, 'once')} is {wrong[0][:80]!r}, "
+        "but it must be module:function, such as 'main:migrate'."
+    )
+
+
+def _pid_user_and_group_are_given(config: Config) -> str | None:
+    process = config.process
+    given = {"pid": process.pid, "user": process.user, "group": process.group}
+    empty = [name for name, value in given.items() if value is not None and not value.strip()]
+    return f"{_place(config, empty[0])} is empty; give a value, or leave it out." if empty else None
+
+
+def _preload_imports_once(config: Config) -> str | None:
+    if not config.process.preload:
+        return None
+    if config.process.reload:
+        return (
+            f"{_place(config, 'preload')} keeps the application of the start, and "
+            f"{_place(config, 'reload')} imports it anew after each change; keep one of them."
+        )
+    app = config.application.app
+    if app is None or isinstance(app, str):
+        return None
+    return (
+        f"{_place(config, 'preload')} imports the application in a process of its own; "
+        "give its name, such as 'main:app', in place of the object."
+    )
+
+
+def _processes_on_this_system(config: Config) -> str | None:
+    process = config.process
+    given = {
+        "once": process.once,
+        "preload": process.preload,
+        "user": process.user,
+        "group": process.group,
+    }
+    asked = [name for name, value in given.items() if value]
+    if not asked or sys.platform != "win32":
+        return None
+    return f"{_place(config, asked[0])} needs what Windows does not have; leave it out there."
+
+
 _RULES: tuple[Callable[[Config], str | None], ...] = (
     _key_needs_certificate,
     _client_certificates_need_tls,
@@ -152,8 +260,17 @@ _RULES: tuple[Callable[[Config], str | None], ...] = (
     _bind_stands_alone,
     _proxy_fields_are_known,
     _loop_is_known,
-    _one_worker,
-    _no_reload,
+    _admin_is_an_address,
+    _admin_token_is_a_token,
+    _health_path_is_a_path,
+    _workers_on_this_system,
+    _reload_needs_a_name,
+    _reload_on_this_system,
     _http2_needs_its_package,
     _no_wsgi,
+    _umask_is_octal,
+    _once_names_functions,
+    _pid_user_and_group_are_given,
+    _preload_imports_once,
+    _processes_on_this_system,
 )

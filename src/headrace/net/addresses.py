@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from dataclasses import dataclass
 
+from headrace.config.host_port import parse_host_port
 from headrace.config.options import ListenOptions
 from headrace.errors import ConfigError
 
@@ -45,7 +44,6 @@ class SystemdAddress:
 BindAddress = TCPAddress | UnixAddress | DescriptorAddress | SystemdAddress
 
 _FORMS = "write HOST:PORT, :PORT, [v6]:PORT, unix:PATH, fd://N or systemd"
-_TCP = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:/\s]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 def parse_bind(text: str) -> BindAddress:
@@ -63,7 +61,7 @@ def parse_bind(text: str) -> BindAddress:
         return _unix(text)
     if text.startswith("fd://"):
         return _descriptor(text)
-    return _tcp(text)
+    return TCPAddress(*parse_host_port(text, _FORMS))
 
 
 def addresses_of(options: ListenOptions) -> tuple[BindAddress, ...]:
@@ -97,19 +95,3 @@ def _descriptor(text: str) -> DescriptorAddress:
     if not (number.isascii() and number.isdecimal() and len(number) <= 9):
         raise ConfigError(f"{text[:80]!r} names no file descriptor; write fd://3.")
     return DescriptorAddress(int(number))
-
-
-def _tcp(text: str) -> TCPAddress:
-    match = _TCP.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"{text[:80]!r} is no address to listen on; {_FORMS}.")
-    port = int(match["port"])
-    if port > 65535:
-        raise ConfigError(f"Port {port} in {text[:80]!r} is above 65535.")
-    if match["v6"] is None:
-        return TCPAddress(match["host"], port)
-    try:
-        ipaddress.IPv6Address(match["v6"])
-    except ValueError:
-        raise ConfigError(f"{text[:80]!r} holds no IPv6 address in its brackets; {_FORMS}.") from None
-    return TCPAddress(match["v6"], port)

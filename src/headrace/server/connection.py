@@ -239,19 +239,25 @@ class HTTPConnection(TimedConnection):
         runtime.total_requests += 1
         if runtime.access_log is not None:
             exchange.started_s = monotonic()
-        if runtime.has_limits and not self._is_admitted(exchange):
+        if runtime.has_limits and not self._is_admitted(exchange, event):
             return
         self.exchange = exchange
         runtime.running.add(exchange)
         runtime.start(exchange)
 
-    def _is_admitted(self, exchange: HTTPExchange) -> bool:
-        if not self.runtime.admits():
+    def _is_admitted(self, exchange: HTTPExchange, event: RequestReceived) -> bool:
+        """False when it was refused, or is a probe and runs already, beside those that are counted."""
+        runtime = self.runtime
+        probe = runtime.probe(self, exchange.scope, event)
+        if probe is None and not runtime.admits():
             self._shed(exchange)
             return False
-        if self.runtime.is_last():
+        if runtime.is_last():
             self.engine.keep_alive = False
-        return True
+        if probe is not None:
+            self.exchange = probe
+            runtime.start(probe)
+        return probe is None
 
     def _feed(self, event: DataReceived) -> None:
         exchange = self.exchange
@@ -402,12 +408,16 @@ class HTTPConnection(TimedConnection):
         """Let the exchange under way be the last, and close at once when there is none.
 
         A connection that has not been used yet, or has a request waiting to be read, gets a moment for it.
+        Where another process serves on, all of them keep their time: a request that is on its way in this
+        moment is served, as the last one.
         """
         exchange = self.exchange
         if exchange is not None:
             self.engine.keep_alive = False
             if exchange.is_event_stream:
                 exchange.tell_to_end()
+        elif self.runtime.is_replaced and self.waiting in (_HEAD, _NEXT_REQUEST):
+            return
         elif self.waiting is _HEAD or (self.waiting is _NEXT_REQUEST and self.has_unread_bytes()):
             self.wait_for(_HEAD, LINGER_S)
         elif self.engine.discarding and not self.is_closing:

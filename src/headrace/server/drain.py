@@ -31,6 +31,7 @@ class Drain:
         self._runtime = runtime
         self._timeout_s = timeout_s
         self._is_forced = is_forced
+        self._is_hastened = False
         self._news = asyncio.Event()
         runtime.on_idle = self._news.set
         runtime.on_connection_lost = self._news.set
@@ -40,27 +41,49 @@ class Drain:
         """Look again: a second signal has come."""
         self._news.set()
 
+    def hasten(self, timeout_s: float | None, is_replaced: bool) -> None:
+        """Go on under other terms, which begin to run now: another kind of stop has come in the meantime."""
+        self._timeout_s = timeout_s
+        self._runtime.is_replaced = is_replaced
+        self._is_hastened = True
+        self._drain_connections()
+        self._news.set()
+
     async def run(self) -> None:
         """Let exchanges end, tell streams, cancel what is left, abort connections that do not close."""
         runtime = self._runtime
         runtime.is_ending = True
-        for connection in list(runtime.connections):
-            connection.drain()
+        self._drain_connections()
         if runtime.connections and not self._is_forced():
             _logger.info("Waiting for connections to close. (CTRL+C to force quit)")
-        timeout_s = self._timeout_s
-        if timeout_s is None:
-            await self._wait(None)
-        elif not await self._wait(timeout_s * STREAMS_TOLD_AT):
-            for exchange in list(runtime.running):
-                exchange.tell_to_end()
-            if not await self._wait(timeout_s * (1 - STREAMS_TOLD_AT)):
-                await self._cancel()
+        while True:
+            self._is_hastened = False
+            await self._run_phases(self._timeout_s)
+            if not self._is_hastened:
+                break
         for connection in list(runtime.connections):
             connection.abort()
 
+    async def _run_phases(self, timeout_s: float | None) -> None:
+        if timeout_s is None:
+            await self._wait(None)
+        elif not await self._wait(timeout_s * STREAMS_TOLD_AT):
+            for exchange in list(self._runtime.running):
+                exchange.tell_to_end()
+            # Idle connections have had their time as well.
+            self._runtime.is_replaced = False
+            self._drain_connections()
+            if not await self._wait(timeout_s * (1 - STREAMS_TOLD_AT)):
+                await self._cancel()
+
+    def _drain_connections(self) -> None:
+        for connection in list(self._runtime.connections):
+            connection.drain()
+
     def _is_over(self) -> bool:
-        return self._is_forced() or not (self._runtime.connections or self._runtime.running)
+        if self._is_hastened or self._is_forced():
+            return True
+        return not (self._runtime.connections or self._runtime.running)
 
     async def _wait(self, timeout_s: float | None) -> bool:
         """Wait until nothing is left, at most ``timeout_s``; returns whether it is so."""

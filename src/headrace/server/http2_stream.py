@@ -99,7 +99,7 @@ class HTTP2Stream:
         runtime.total_requests += 1
         if runtime.access_log is not None:
             exchange.started_s = monotonic()
-        if runtime.has_limits and not self._is_admitted(exchange):
+        if runtime.has_limits and not self._is_admitted(exchange, event):
             return
         self.exchange = exchange
         runtime.running.add(exchange)
@@ -272,16 +272,21 @@ class HTTP2Stream:
 
     # Within
 
-    def _is_admitted(self, exchange: HTTPExchange) -> bool:
+    def _is_admitted(self, exchange: HTTPExchange, event: RequestReceived) -> bool:
+        """False when it was refused, or is a probe and runs already, beside those that are counted."""
         runtime = self._connection.runtime
-        if not runtime.admits():
+        probe = runtime.probe(self, exchange.scope, event)
+        if probe is None and not runtime.admits():
             exchange.status = 503
             self.engine.send_error(self.stream_id, 503, not exchange.is_head)
             self._log(exchange)
             self._connection.flush_later()
             return False
         runtime.is_last()
-        return True
+        if probe is not None:
+            self.exchange = probe
+            runtime.start(probe)
+        return probe is None
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         self._connection.runtime.bad_requests.add(self._connection.client, str(error), b"")

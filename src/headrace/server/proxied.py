@@ -81,8 +81,9 @@ class ProxiedConnection(asyncio.Protocol):
         """Its clock is its own."""
 
     def drain(self) -> None:
-        """There is no exchange to wait for."""
-        self.abort()
+        """There is no exchange to wait for, but where another process serves on, it may still come."""
+        if not self._runtime.is_replaced:
+            self.abort()
 
     def abort(self) -> None:
         """Cut it."""

@@ -10,11 +10,15 @@ from email.utils import formatdate
 from typing import Any, Protocol
 
 from headrace.asgi.http import HTTPExchange
+from headrace.asgi.stream import Stream
 from headrace.config import Config, HTTPOptions
+from headrace.middleware.health import Health
 from headrace.protocol import http2
+from headrace.protocol.events import RequestReceived
 from headrace.protocol.http1 import HeadParser, HTTP1Limits, ResponseDefaults
 from headrace.server.bad_requests import BadRequestLog
 from headrace.server.connection_limit import ConnectionLimit
+from headrace.server.probe import Probe
 from headrace.server.stack import Stack
 from headrace.server.turn import Turn
 from headrace.server.websocket_settings import settings_of
@@ -62,8 +66,10 @@ class Runtime:
         connections: all that are open.
         keep_alive_deadline: for connections that go idle before the next sweep.
         is_draining: the server stops, connections are served once more at most.
+        is_replaced: another process serves on, so that idle connections need not be closed at once.
         is_ending: no connection is accepted any more, and what has no end of its own is told to end at once.
         has_limits: a request is looked at before it is admitted.
+        health: what answers probes, None without ``--health-path``.
         start, turn: see ``Turn``.
         running: exchanges whose application has not returned.
         total_requests: requests answered or being answered.
@@ -73,8 +79,8 @@ class Runtime:
 
     __slots__ = (
         "access_log", "awake_s", "bad_requests", "cancels_on_disconnect", "connection_limit",
-        "connections", "defaults", "has_limits", "http2_defaults", "http2_limits",
-        "is_draining", "is_ending", "keep_alive_deadline",
+        "connections", "defaults", "has_limits", "health", "http2_defaults", "http2_limits",
+        "is_draining", "is_ending", "is_replaced", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
         "on_limit_requests", "on_swept", "parser", "root_path", "root_path_mode", "running",
         "serves_http2", "stack", "start", "state", "sweep_s", "timeouts", "total_requests", "turn",
@@ -135,7 +141,12 @@ class Runtime:
         self.total_requests = 0
         self.is_draining = False
         self.is_ending = False
+        self.is_replaced = False
         self.has_limits = http.limit_concurrency is not None or not http.timeout_keep_alive
+        self.health: Health | None = None
+        if config.admin.health_path is not None:
+            self.health = Health(config.admin.health_path, self.root_path, self.is_leaving)
+            self.has_limits = True
         self.start = turn.start
         self.turn = turn
         self.on_idle: Callable[[], None] = _nothing
@@ -159,6 +170,16 @@ class Runtime:
     def admits(self) -> bool:
         """Whether one more request may run: ``--limit-concurrency``."""
         return self.limit_concurrency is None or len(self.running) < self.limit_concurrency
+
+    def is_leaving(self) -> bool:
+        """Whether clients should go elsewhere: a drain, unless another process serves on in our place."""
+        return self.is_draining and not self.is_replaced
+
+    def probe(self, stream: Stream, scope: dict[str, Any], event: RequestReceived) -> Probe | None:
+        """The exchange of a request for ``--health-path``, None for every other request."""
+        if self.health is None or not self.health.is_probe(scope):
+            return None
+        return Probe(self.health, stream, scope, event)
 
     def is_last(self) -> bool:
         """Whether no request may follow the one just counted: a drain, ``--limit-max-requests``."""

@@ -27,9 +27,11 @@ from headrace.net.tls import TLSContexts, is_tls_wanted
 from headrace.server.connection import HTTPConnection
 from headrace.server.connection_limit import ConnectionLimit
 from headrace.server.drain import Drain
+from headrace.server.leadership import Leadership
 from headrace.server.listening import Factory, Listeners
 from headrace.server.proxied import ProxiedConnection
 from headrace.server.runtime import Runtime, serves_http2
+from headrace.server.seat import Seat
 from headrace.server.stack import Stack, build_stack
 from headrace.server.sweep import Sweep
 from headrace.server.turn import Turn
@@ -47,6 +49,10 @@ class Server:
     ``signal.signal`` as a bound method of an object with ``should_exit``: that is how sse-starlette learns of
     a stop.
 
+    Args:
+        config: resolved.
+        seat: for a worker of a supervisor.
+
     Attributes:
         config: what it was made from.
         started: listeners accept.
@@ -55,8 +61,12 @@ class Server:
         captured_signals: numbers, in the order they came.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, seat: Seat | None = None) -> None:
         self.config = config
+        self._seat = seat
+        self._graceful_s = config.process.timeout_graceful_shutdown
+        self._is_replaced = False
+        self._is_retired = False
         self.started = False
         self.force_exit = False
         self._should_exit = False
@@ -110,9 +120,19 @@ class Server:
         raise WorkerError("The server has no TCP listener")
 
     @property
+    def announcements(self) -> list[str]:
+        """Where each listener is; empty before the start."""
+        return self._listeners.announcements if self._listeners is not None else []
+
+    @property
     def url(self) -> str:
         """Where the first listener is: ``http://127.0.0.1:8000``."""
         return self._listeners.announcements[0] if self._listeners is not None else ""
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a ``runtime``; it outlives the stop."""
+        return self._runtime is not None
 
     @property
     def runtime(self) -> Runtime:
@@ -126,6 +146,19 @@ class Server:
         self.captured_signals.append(sig)
         if self._should_exit:
             self.force_exit = True
+        self.should_exit = True
+
+    def drain(self, graceful_s: float | None, is_replaced: bool = False) -> None:
+        """Stop, or go on stopping under other terms.
+
+        Args:
+            graceful_s: how long running requests may take; None waits for ever.
+            is_replaced: another process serves on: idle connections may be used once more.
+        """
+        self._graceful_s = graceful_s
+        self._is_replaced = is_replaced
+        if self._drain is not None:
+            self._drain.hasten(graceful_s, is_replaced)
         self.should_exit = True
 
     # Its life
@@ -172,11 +205,14 @@ class Server:
             config.application.timeout_startup or None,
             config.application.timeout_shutdown or None,
         )
+        lifespan.state["headrace.leader"] = Leadership(True) if self._seat is None else self._seat.leadership
         # A signal that comes before the application has started ends the start.
         self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, lifespan.give_up)
         if self._should_exit or not await lifespan.startup():
             return
         try:
+            if self._seat is not None:
+                sockets = self._seat.sockets
             await self._listen(build_stack(config, application), lifespan, context, sockets)
         except BaseException:
             await lifespan.shutdown()
@@ -189,13 +225,17 @@ class Server:
         assert self._lifespan is not None
         assert self._sweep is not None
         self.started = False
-        systemd.notify("STOPPING=1")
+        if self._seat is None:
+            systemd.notify("STOPPING=1")
+        elif self._seat.on_stopping():
+            # By itself, as a signal told it alone: others serve on.
+            self._is_replaced = True
         _logger.info("Shutting down")
         runtime.is_draining = runtime.has_limits = True
-        drain = self._drain = Drain(
-            runtime, self.config.process.timeout_graceful_shutdown, lambda: self.force_exit
-        )
-        await self._keep_accepting(self.config.process.drain_delay)
+        runtime.is_replaced = self._is_replaced
+        drain = self._drain = Drain(runtime, self._graceful_s, lambda: self.force_exit)
+        # Where another accepts from the same sockets nobody needs to notice.
+        await self._keep_accepting(0.0 if self._is_replaced else self.config.process.drain_delay)
         if runtime.connection_limit is not None:
             await runtime.connection_limit.close()
         self._listeners.close()
@@ -265,6 +305,10 @@ class Server:
         self._listeners = listeners
         self._runtime = runtime
         self.started = True
+        if self._seat is not None:
+            # The supervisor says where, once for all.
+            self._seat.on_ready()
+            return
         for announcement in listeners.announcements:
             _logger.info("Uvicorn running on %s (Press CTRL+C to quit)", announcement)
         systemd.notify("READY=1")
@@ -274,7 +318,18 @@ class Server:
             return partial(HTTPConnection, runtime)
         return partial(ProxiedConnection, runtime, TrustedProxies(self.config.proxy.forwarded_allow_ips))
 
+    def retire(self, reason: str) -> None:
+        """Ask to be replaced, once; without a supervisor that is a stop."""
+        if self._seat is None:
+            self.should_exit = True
+        elif not self._is_retired and not self._should_exit:
+            self._is_retired = True
+            self._seat.on_retire(reason)
+
     def _on_limit_requests(self) -> None:
+        if self._seat is not None:
+            self.retire(f"it has served {self.runtime.limit_requests} requests")
+            return
         if not self._should_exit:
             _logger.warning(
                 "Maximum request limit of %d exceeded. Terminating process.", self.runtime.limit_requests
@@ -291,12 +346,12 @@ class Server:
             await asyncio.sleep(0)
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self, signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
         """Take the stop signals while the server lives; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {sig: signal.signal(sig, self.handle_exit) for sig in SIGNALS}
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in signals}
         try:
             yield
         finally:

@@ -1,8 +1,8 @@
 """What the supervisor and its workers say to each other, and how it stands on their pipes.
 
 A frame is the payload's length (4 bytes, big endian), the message's kind (1 byte) and the payload. The
-payload of ``Publish`` is bytes, as many of them pass; that of every other message is a JSON list of its
-fields.
+payload of ``Publish``, as many of them pass, is the length of the channel's name (2 bytes, big endian), the
+name, and the data; that of every other message is a JSON list of its fields.
 
 Two pipes lead to a worker. The **control pipe** is served by the event loops on both sides. The **lifeline**
 is read by a thread of the worker, so that it hears also while its loop is blocked.
@@ -11,13 +11,24 @@ is read by a thread of the worker, so that it hears also while its loop is block
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, dataclass
-from typing import Any, ClassVar
+from dataclasses import astuple, dataclass, fields
+from struct import Struct
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from headrace.errors import ProtocolError
 
 HEADER_BYTES = 5
 MAX_PAYLOAD_BYTES = 16_777_216
+MAX_CHANNEL_BYTES = 1_024
+"""Of a channel's name in UTF-8."""
+MAX_CHANNELS = 65_536
+"""That one worker subscribes to."""
+MAX_DATA_BYTES = 1_048_576
+"""Of one published message: as it cannot be interrupted, it delays what stands behind it on the pipe."""
+
+_HEADER = Struct(">IB")
+_PUBLISH_HEADER = Struct(">IBH")
+_MAX_PUBLISH_BYTES = 2 + MAX_CHANNEL_BYTES + MAX_DATA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,8 @@ class Start:
         load_board: descriptor of the shared memory that holds the number of open connections of each worker;
             -1 for none.
         is_leader: whether it leads from its beginning.
-        is_development: keep the port open with a page that shows what went wrong at the start.
+        shows: which errors of its start it shows as a page, with the port open: ``none``, ``application``
+            (its own faults) or ``every``.
     """
 
     kind: ClassVar[int] = 1
@@ -40,7 +52,7 @@ class Start:
     listeners: list[int]
     load_board: int
     is_leader: bool
-    is_development: bool
+    shows: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +192,8 @@ class Publish:
     """A message of the backplane, from the worker that publishes and to those that subscribe.
 
     Attributes:
-        channel: at most 65,535 bytes in UTF-8.
-        data: anything.
+        channel: at most ``MAX_CHANNEL_BYTES`` in UTF-8.
+        data: anything, at most ``MAX_DATA_BYTES``.
     """
 
     kind: ClassVar[int] = 15
@@ -203,6 +215,14 @@ _CLASSES: dict[int, Any] = {
 }  # fmt: skip
 
 
+_HINTS: dict[int, tuple[Any, ...]] = {
+    kind: tuple(hints[field.name] for field in fields(message))
+    for kind, message in _CLASSES.items()
+    for hints in (get_type_hints(message),)
+}
+"""Kind to the types of the fields."""
+
+
 class ControlError(ProtocolError):
     """The other side of a pipe wrote what it should not; its process is not to be trusted any longer."""
 
@@ -211,18 +231,57 @@ def encode(message: Message) -> bytes:
     """The message as a frame.
 
     Raises:
-        ValueError: it is too large, or the channel's name is.
+        ValueError: it is too large, or the channel's name is or has no UTF-8.
     """
     if isinstance(message, Publish):
-        channel = message.channel.encode()
-        payload = len(channel).to_bytes(2, "big") + channel + message.data if len(channel) < 65_536 else b""
-        if not payload:
-            raise ValueError(f"A channel's name of {len(channel)} bytes; at most 65,535 are possible")
-    else:
-        payload = json.dumps(astuple(message)).encode()
+        return encode_publish(encode_channel(message.channel), message.data)
+    payload = json.dumps(astuple(message)).encode()
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"A message of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are possible")
-    return len(payload).to_bytes(4, "big") + bytes((message.kind,)) + payload
+    return encode_frame(message.kind, payload)
+
+
+def encode_frame(kind: int, payload: bytes) -> bytes:
+    """The frame of a payload that is known to be good."""
+    return _HEADER.pack(len(payload), kind) + payload
+
+
+def encode_channel(channel: str) -> bytes:
+    """The name of a channel as ``encode_publish`` takes it.
+
+    Raises:
+        ValueError: it is too long, or has no UTF-8.
+    """
+    name = channel.encode()
+    if len(name) > MAX_CHANNEL_BYTES:
+        raise ValueError(
+            f"The name of a channel has {len(name)} bytes; at most {MAX_CHANNEL_BYTES} are possible"
+        )
+    return name
+
+
+def encode_publish(name: bytes, data: bytes) -> bytes:
+    """``Publish`` as a frame, from what ``encode_channel`` gave.
+
+    Raises:
+        ValueError: there are too many data.
+    """
+    if len(data) > MAX_DATA_BYTES:
+        raise ValueError(f"A message has {len(data)} bytes; at most {MAX_DATA_BYTES} are possible")
+    return _PUBLISH_HEADER.pack(2 + len(name) + len(data), Publish.kind, len(name)) + name + data
+
+
+def channel_of(payload: bytes) -> bytes:
+    """The channel's name in a payload of ``Publish``; the data are behind it.
+
+    Raises:
+        ControlError: it is cut, or something is too large.
+    """
+    size = len(payload)
+    end = 2 + (payload[0] << 8 | payload[1]) if size >= 2 else 2
+    if end > size or size > _MAX_PUBLISH_BYTES or end > 2 + MAX_CHANNEL_BYTES or size - end > MAX_DATA_BYTES:
+        raise ControlError(f"No message of a channel: {size} bytes, {payload[:80]!r}")
+    return payload[2:end]
 
 
 def decode(kind: int, payload: bytes) -> Message:
@@ -233,23 +292,33 @@ def decode(kind: int, payload: bytes) -> Message:
     """
     try:
         if kind == Publish.kind:
-            end = 2 + int.from_bytes(payload[:2], "big")
-            if end > len(payload):
-                raise ValueError("cut")
-            return Publish(payload[2:end].decode(), payload[end:])
-        message: Message = _CLASSES[kind](*json.loads(payload))
-    except (KeyError, ValueError, TypeError) as error:
+            channel = channel_of(payload)
+            return Publish(channel.decode(), payload[2 + len(channel) :])
+        values = json.loads(payload)
+        if not _is_of(values, list) or not all(map(_is_of, values, _HINTS[kind])):
+            raise TypeError("fields")
+        message: Message = _CLASSES[kind](*values)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ControlError(f"No message of kind {kind}: {payload[:80]!r}") from error
     return message
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    """Whether a value out of JSON is what a field's annotation says."""
+    if get_origin(hint) is list:
+        return type(value) is list and all(_is_of(item, get_args(hint)[0]) for item in value)
+    # Not isinstance: a bool is no number here.
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 class FrameDecoder:
     """Bytes of a pipe to frames."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_missing_bytes", "_parts")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._parts: list[bytes] = []  # the beginning of a frame, as it was read
+        self._missing_bytes = 0  # until it is worth looking at: its header, or all of it
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Take bytes; give the frames that are whole now, as kind and payload.
@@ -257,17 +326,31 @@ class FrameDecoder:
         Raises:
             ControlError: a length beyond ``MAX_PAYLOAD_BYTES``.
         """
-        buffer = self._buffer + data if self._buffer else data
+        if self._parts:
+            self._parts.append(data)
+            self._missing_bytes -= len(data)
+            if self._missing_bytes > 0:
+                # Joined when it is whole and not before: a large frame comes in hundreds of reads.
+                return []
+            data = b"".join(self._parts)
+            self._parts.clear()
         frames: list[tuple[int, bytes]] = []
-        at, size = 0, len(buffer)
-        while size - at >= HEADER_BYTES:
-            length = int.from_bytes(buffer[at : at + 4], "big")
+        at, size = 0, len(data)
+        unpack = _HEADER.unpack_from
+        missing = HEADER_BYTES - size
+        while missing <= 0:
+            length, kind = unpack(data, at)
             if length > MAX_PAYLOAD_BYTES:
                 raise ControlError(f"A frame of {length} bytes")
-            end = at + HEADER_BYTES + length
+            start = at + HEADER_BYTES
+            end = start + length
             if end > size:
+                missing = end - size
                 break
-            frames.append((buffer[at + 4], buffer[at + HEADER_BYTES : end]))
+            frames.append((kind, data[start:end]))
             at = end
-        self._buffer = buffer[at:]
+            missing = HEADER_BYTES + at - size
+        if at < size:
+            self._parts.append(data[at:])
+            self._missing_bytes = missing
         return frames

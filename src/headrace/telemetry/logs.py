@@ -49,10 +49,12 @@ _FORMATTERS = "headrace.telemetry.log_formatters"
 _DEFAULT_FORMATTER = f"{_FORMATTERS}.DefaultFormatter"
 _ACCESS_FORMATTER = f"{_FORMATTERS}.AccessFormatter"
 _JSON_FORMATTER = f"{_FORMATTERS}.JSONFormatter"
+_PRETTY_FORMATTER = "headrace.telemetry.pretty.PrettyFormatter"
 _COLOURED = frozenset(
     {
         _DEFAULT_FORMATTER,
         _ACCESS_FORMATTER,
+        _PRETTY_FORMATTER,
         f"{_FORMATTERS}.ColourizedFormatter",
         "headrace.telemetry.DefaultFormatter",
         "headrace.telemetry.AccessFormatter",
@@ -62,6 +64,9 @@ _COLOURED = frozenset(
         "uvicorn.logging.ColourizedFormatter",
     }
 )
+
+_ONE_FORMATTER = {"json": _JSON_FORMATTER, "pretty": _PRETTY_FORMATTER}
+"""Formats whose one formatter stands on both handlers."""
 
 LOGGING_CONFIG: dict[str, Any] = {
     "version": 1,
@@ -132,12 +137,12 @@ def _level_number(log_level: str | int | None) -> int | None:
 
 
 def _default_configuration(log_format: str) -> Mapping[str, Any]:
-    if log_format == "json":
-        json_lines = {"()": _JSON_FORMATTER}
-        return {**LOGGING_CONFIG, "formatters": {"default": json_lines, "access": json_lines}}
-    if log_format != "text":
-        raise ConfigError(f"The log format {log_format[:80]!r} is unknown; choose text or json.")
-    return LOGGING_CONFIG
+    if log_format == "text":
+        return LOGGING_CONFIG
+    if log_format not in _ONE_FORMATTER:
+        raise ConfigError(f"The log format {log_format[:80]!r} is unknown; choose text, json or pretty.")
+    lines = {"()": _ONE_FORMATTER[log_format]}
+    return {**LOGGING_CONFIG, "formatters": {"default": lines, "access": lines}}
 
 
 def _with_colours(configuration: Mapping[str, Any], use_colors: bool | None) -> Mapping[str, Any]:

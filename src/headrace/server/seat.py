@@ -1,0 +1,33 @@
+"""A server's place among others: what a worker is given by its supervisor."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace.server.leadership import Leadership
+from headrace.server.load_board import BoardSlot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One of several workers that accept from the same sockets.
+
+    Attributes:
+        sockets: listening; they stay the supervisor's.
+        board_slot: where the number of open connections is written for the others; None without balance.
+        leadership: put into the lifespan's state.
+        on_ready: called when the listeners accept.
+        on_retire: called once with the reason when the worker should be replaced; it serves on until it is
+            told to drain.
+        on_stopping: called when a stop begins; gives whether the supervisor knows nothing of it, and will put
+            another in this place.
+    """
+
+    sockets: list[socket.socket]
+    board_slot: BoardSlot | None
+    leadership: Leadership
+    on_ready: Callable[[], None]
+    on_retire: Callable[[str], None]
+    on_stopping: Callable[[], bool]

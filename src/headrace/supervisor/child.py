@@ -1,0 +1,251 @@
+"""One worker as its supervisor sees it: spawned, starting, ready, draining, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from headrace.errors import WorkerError
+from headrace.supervisor.control import (
+    ControlError,
+    Drain,
+    DumpStacks,
+    Failed,
+    Force,
+    Lead,
+    Ping,
+    Pong,
+    Ready,
+    Retire,
+    Stacks,
+    Start,
+    decode,
+)
+from headrace.supervisor.pipe import ControlPipe, open_pipe
+from headrace.supervisor.process import Spawned, end_words
+
+REAP_S = 2.0
+"""How long a process may live on when its pipe has ended."""
+
+LAST_WORDS_S = 0.5
+"""How long the pipe of a process that has ended is read for."""
+
+_HIGHEST_CONTROL_KIND = Stacks.kind
+"""Kinds above it are the backplane's."""
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class State(enum.Enum):
+    """Of a worker."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Owner(Protocol):
+    """Who is told what children say."""
+
+    def on_retire(self, child: Child, reason: str) -> None:
+        """The child asks to be replaced."""
+
+    def on_backplane(self, child: Child, frames: list[tuple[int, bytes]]) -> None:
+        """Messages that are not for the supervisor."""
+
+    def on_gone(self, child: Child) -> None:
+        """The process has ended."""
+
+
+class Child:
+    """A worker's process, its pipes, and what is known of it.
+
+    Attributes:
+        worker_id: small and reused.
+        started_at: ``time.time()`` of the spawn; ``born_s`` the same of the monotonic clock.
+        ready: done when it accepts; with a ``WorkerError`` when it ended before.
+        gone: done when the process has ended, with the exit code.
+        pong: how it was when it last answered.
+        asked_s: the supervisor's awake time of the first ping that it has not answered; negative when it has
+            answered all.
+        is_condemned: it is being ended because its loop is blocked.
+        application_traceback: of the fault that it could not start for.
+        page_error: what its page shows in development, else empty.
+    """
+
+    def __init__(self, worker_id: int, spawned: Spawned, owner: Owner) -> None:
+        loop = asyncio.get_running_loop()
+        self.worker_id = worker_id
+        self.process = spawned.process
+        self._spawned = spawned
+        self._owner = owner
+        self._control: ControlPipe | None = None
+        self._lifeline: ControlPipe | None = None
+        self.state = State.STARTING
+        self.started_at = time.time()
+        self.born_s = time.monotonic()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.gone: asyncio.Future[int] = loop.create_future()
+        self.stacks: asyncio.Future[Stacks] = loop.create_future()
+        self.pong = Pong(0, 0, 0, 0, 0, 0.0)
+        self.asked_s = -1.0
+        self.is_condemned = False
+        self.application_traceback = ""
+        self.page_error = ""
+        self._failure = ""
+        self._code: int | None = None
+        # Nobody may be waiting when it fails.
+        self.ready.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    @property
+    def name(self) -> str:
+        """To people."""
+        return f"Worker {self.worker_id} [{self.pid}]"
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
+    @property
+    def pipe(self) -> ControlPipe:
+        """The control pipe."""
+        assert self._control is not None
+        return self._control
+
+    @property
+    def age_s(self) -> float:
+        """Since the spawn."""
+        return time.monotonic() - self.born_s
+
+    async def begin(self, start: Start) -> None:
+        """Open the pipes and tell it what it is to do."""
+        self._control = await open_pipe(self._spawned.control, self._on_frames, self._on_pipe_end)
+        self._lifeline = await open_pipe(self._spawned.lifeline, self._on_lifeline, _nothing)
+        self.process.watch(self._on_exit)
+        self._control.send(start)
+
+    # What it is told
+
+    def ping(self, number: int, awake_s: float) -> None:
+        """Ask how it does; not behind what it has not read."""
+        if self.asked_s < 0:
+            self.asked_s = awake_s
+        if self.pipe.is_writable:
+            self.pipe.send(Ping(number))
+
+    def drain(self, graceful_s: float | None, is_replaced: bool) -> None:
+        """Have it end; again with other terms."""
+        if self.state is State.GONE:
+            return
+        if self.state is State.STARTING:
+            # It has accepted nothing.
+            self.kill(signal.SIGTERM)
+        else:
+            self.pipe.send(Drain(-1.0 if graceful_s is None else graceful_s, is_replaced))
+        self.state = State.DRAINING
+
+    def force(self) -> None:
+        """Have it end without waiting for requests."""
+        if self.state is not State.GONE:
+            self.pipe.send(Force())
+
+    def lead(self) -> None:
+        """Make it the leader."""
+        self.pipe.send(Lead())
+
+    def kill(self, number: int) -> None:
+        """Send a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.signal(number)
+
+    async def ask_stacks(self, timeout_s: float) -> Stacks | None:
+        """Where its threads and tasks are; None when not even the lifeline answers."""
+        assert self._lifeline is not None
+        if not self.stacks.done():
+            self._lifeline.send(DumpStacks())
+        either: list[asyncio.Future[Any]] = [self.stacks, self.gone]
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return self.stacks.result() if self.stacks.done() else None
+
+    # What it says
+
+    def _on_frames(self, frames: list[tuple[int, bytes]]) -> None:
+        backplane = []
+        for kind, payload in frames:
+            if kind > _HIGHEST_CONTROL_KIND:
+                backplane.append((kind, payload))
+                continue
+            message = decode(kind, payload)
+            if isinstance(message, Pong):
+                self.pong = message
+                self.asked_s = -1.0
+            elif isinstance(message, Ready):
+                self._on_ready(message)
+            elif isinstance(message, Retire):
+                self._owner.on_retire(self, message.reason)
+            elif isinstance(message, Failed):
+                self._failure = message.sentence
+                self.application_traceback = message.traceback
+            else:
+                raise ControlError(f"A worker does not send {type(message).__name__}")
+        if backplane:
+            self._owner.on_backplane(self, backplane)
+
+    def _on_ready(self, message: Ready) -> None:
+        if self.state is not State.STARTING:
+            return
+        self.state = State.READY
+        self.page_error = message.error
+        self.ready.set_result(None)
+
+    def _on_lifeline(self, frames: list[tuple[int, bytes]]) -> None:
+        for kind, payload in frames:
+            message = decode(kind, payload)
+            if isinstance(message, Stacks) and not self.stacks.done():
+                self.stacks.set_result(message)
+
+    # Its end
+
+    def _on_pipe_end(self) -> None:
+        """The pipe's end means death: who cannot be told anything any more must not serve on."""
+        if self._code is not None:
+            self._end(self._code)
+        elif self.state is not State.GONE:
+            asyncio.get_running_loop().call_later(REAP_S, self._kill_if_alive)
+
+    def _kill_if_alive(self) -> None:
+        if self.state is not State.GONE:
+            self.kill(signal.SIGKILL)
+
+    def _on_exit(self, code: int) -> None:
+        self._code = code
+        if self._control is None or not self._control.is_open:
+            self._end(code)
+        else:
+            # What it said last is still in the pipe; but its own children may hold that open.
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, self._end, code)
+
+    def _end(self, code: int) -> None:
+        if self.state is State.GONE:
+            return
+        self.state = State.GONE
+        for pipe in (self._control, self._lifeline):
+            if pipe is not None:
+                pipe.close()
+        if not self.ready.done():
+            reason = self._failure or f"{self.name} {end_words(code)} before it was ready."
+            self.ready.set_exception(WorkerError(reason))
+        self.gone.set_result(code)
+        self._owner.on_gone(self)
+
+
+def _nothing() -> None:
+    pass

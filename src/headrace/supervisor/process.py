@@ -1,0 +1,114 @@
+"""A worker's process as its parent sees it, and how a fresh one is made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from headrace.net.systemd import without_systemd
+
+
+class WorkerProcess(Protocol):
+    """A child, or a child's child that is reported of."""
+
+    pid: int
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it still lives."""
+
+    def watch(self, on_exit: Callable[[int], None]) -> None:
+        """Have ``on_exit`` called in the running loop with the exit code; minus the number for a signal."""
+
+
+class Spawned(NamedTuple):
+    """A new process and our ends of its two pipes."""
+
+    process: WorkerProcess
+    control: socket.socket
+    lifeline: socket.socket
+
+
+class Spawner(Protocol):
+    """Makes worker processes."""
+
+    async def spawn(self, inherited: Sequence[int]) -> Spawned:
+        """Make one that has the descriptors of ``inherited`` under the same numbers.
+
+        Raises:
+            OSError: the system cannot (memory, processes, descriptors).
+        """
+
+
+class FreshProcess:
+    """A process that began with a fresh interpreter."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self.pid = popen.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it still lives."""
+        # ``send_signal`` looks whether it has been reaped, so the number never means another process.
+        self._popen.send_signal(number)
+
+    def watch(self, on_exit: Callable[[int], None]) -> None:
+        """Have ``on_exit`` called in the running loop with the exit code; minus the number for a signal.
+
+        A thread waits: its end is known at once, also where a child of the worker holds its pipes open, and
+        the loop's own handling of children is not in the way.
+        """
+        loop = asyncio.get_running_loop()
+
+        def wait() -> None:
+            code = self._popen.wait()
+            # The loop may have ended before the worker.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(on_exit, code)
+
+        threading.Thread(target=wait, name=f"wait-{self.pid}", daemon=True).start()
+
+
+class FreshSpawner:
+    """Starts each worker with a fresh interpreter: nothing is shared but what is handed over."""
+
+    async def spawn(self, inherited: Sequence[int]) -> Spawned:
+        """Start ``headrace.supervisor.worker``."""
+        control, its_control = socket.socketpair()
+        lifeline, its_lifeline = socket.socketpair()
+        with its_control, its_lifeline:
+            fds = (its_control.fileno(), its_lifeline.fileno())
+            try:
+                popen = start_interpreter("headrace.supervisor.worker", fds, (*fds, *inherited))
+            except BaseException:
+                control.close()
+                lifeline.close()
+                raise
+        return Spawned(FreshProcess(popen), control, lifeline)
+
+
+def start_interpreter(module: str, arguments: Iterable[int], fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a Python like this one that runs a module of ours, with descriptors inherited."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    # -P: what lies in the current folder must not stand in front of the standard library.
+    command = [sys.executable, *flags, "-P", "-m", module, *map(str, arguments)]
+    return subprocess.Popen(command, pass_fds=fds, env=without_systemd(os.environ))
+
+
+def end_words(code: int) -> str:
+    """How a process ended, to follow its name: "ended with exit code 1", "was ended by SIGKILL"."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"

@@ -1,0 +1,161 @@
+"""One of the N places of workers: keeps it filled, and replaces who is in it.
+
+bring up ──ready──▶ serving ──asked──▶ bring up another ──ready──▶ the old one drains
+   ▲                  │                      └──failed──▶ the old one stays
+   └──── back-off ◀───┘ gone
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from headrace.errors import WorkerError
+from headrace.supervisor.child import Child
+from headrace.supervisor.process import end_words
+
+FIRST_BACK_OFF_S = 0.1
+LONGEST_BACK_OFF_S = 30.0
+STEADY_S = 10.0
+"""A worker that has lived so long has not died of its start: the back-off begins anew."""
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class Slot:
+    """Keeps one worker alive.
+
+    Args:
+        bring_up: starts a worker and gives it when it is ready; raises ``WorkerError`` when it is not to be.
+        retire: lets a worker drain, in the background.
+        on_start_failed: told of each start that failed; raises to end the supervisor.
+        child: ready already, for the first.
+
+    Attributes:
+        child: serving, or None while there is none.
+        failures: starts that failed since the last one that did not.
+    """
+
+    def __init__(
+        self,
+        bring_up: Callable[[], Awaitable[Child]],
+        retire: Callable[[Child], None],
+        on_start_failed: Callable[[WorkerError], None],
+        child: Child | None = None,
+    ) -> None:
+        self._bring_up = bring_up
+        self._retire = retire
+        self._on_start_failed = on_start_failed
+        self._asked: asyncio.Future[None] | None = None
+        self._news = asyncio.Event()
+        self._reason = ""
+        self.child = child
+        self.failures = 0
+        self._back_off_s = 0.0
+
+    def replace(self, reason: str) -> asyncio.Future[None]:
+        """Have another worker in this place; done when it serves, with ``WorkerError`` when it could not.
+
+        Who asks while a replacement is under way is answered with that one.
+        """
+        if self._asked is None:
+            self._asked = asyncio.get_running_loop().create_future()
+            # Nobody may be waiting.
+            self._asked.add_done_callback(lambda future: future.cancelled() or future.exception())
+            self._reason = reason
+            self._news.set()
+        return self._asked
+
+    def abandon(self) -> None:
+        """Its worker is being ended by force: fill the place without waiting for that."""
+        self.child = None
+        self._news.set()
+
+    def dismiss(self) -> None:
+        """The place is given up; whoever waits for a replacement is told so."""
+        self._answer(WorkerError("There are fewer workers now."))
+
+    async def keep(self) -> None:
+        """Keep the place filled until cancelled."""
+        while True:
+            if self.child is None:
+                await self._fill()
+            elif self.child.gone.done():
+                self._on_gone(self.child)
+            elif self._asked is not None:
+                await self._replace(self.child)
+            else:
+                await self._wait(self.child)
+
+    async def _wait(self, child: Child) -> None:
+        self._news.clear()
+        news = asyncio.ensure_future(self._news.wait())
+        either: list[asyncio.Future[Any]] = [child.gone, news]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+
+    async def _fill(self) -> None:
+        await asyncio.sleep(self._back_off_s)
+        try:
+            self.child = await self._bring_up()
+        except WorkerError as error:
+            self.failures += 1
+            self._grow_back_off()
+            self._answer(error)
+            self._on_start_failed(error)
+            _logger.error("%s Trying again in %.1f s.", _sentence(error), self._back_off_s)
+        else:
+            self.failures = 0
+            self._answer(None)
+
+    async def _replace(self, old: Child) -> None:
+        _logger.info("%s is replaced: %s.", old.name, self._reason)
+        try:
+            new = await self._bring_up()
+        except WorkerError as error:
+            stays = "the old one stays" if not old.gone.done() else "and the old one has ended"
+            _logger.error("The new worker did not come up, %s. %s", stays, _sentence(error))
+            self._answer(error)
+            return
+        # The old one may have been abandoned, or have ended, in the meantime.
+        if self.child is old and not old.gone.done():
+            self._retire(old)
+        self.child = new
+        self.failures = 0
+        self._back_off_s = 0.0
+        self._answer(None)
+
+    def _on_gone(self, child: Child) -> None:
+        self.child = None
+        if child.age_s > STEADY_S:
+            self._back_off_s = 0.0
+        code = child.gone.result()
+        if code == 0:
+            _logger.info("%s has ended; another takes its place.", child.name)
+            return
+        self._grow_back_off()
+        _logger.error(
+            "%s %s; another takes its place in %.1f s.", child.name, end_words(code), self._back_off_s
+        )
+
+    def _grow_back_off(self) -> None:
+        # A single death costs a moment only; a worker that dies again and again is not started in a loop.
+        self._back_off_s = min(LONGEST_BACK_OFF_S, 2 * self._back_off_s) or FIRST_BACK_OFF_S
+
+    def _answer(self, error: WorkerError | None) -> None:
+        asked, self._asked = self._asked, None
+        if asked is None or asked.done():
+            return
+        if error is None:
+            asked.set_result(None)
+        else:
+            asked.set_exception(error)
+
+
+def _sentence(error: WorkerError) -> str:
+    text = str(error)
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,327 @@
+"""A worker's process: gets its sockets and its configuration, serves, and does what its supervisor says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from headrace.config import Config, load_env_file
+from headrace.errors import ApplicationImportError, ConfigError, HeadraceError
+from headrace.server.entry import configure_logging
+from headrace.server.error_page import ErrorPage, describe
+from headrace.server.leadership import Leadership
+from headrace.server.load_board import BoardSlot, LoadBoard
+from headrace.server.loops import loop_factory
+from headrace.server.seat import Seat
+from headrace.server.server import Server
+from headrace.supervisor.blueprint import unpack
+from headrace.supervisor.control import (
+    HEADER_BYTES,
+    Drain,
+    Failed,
+    Force,
+    Lead,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Retire,
+    Start,
+    decode,
+    encode,
+)
+from headrace.supervisor.lifeline import GRACE_S, Lifeline, end_with_parent
+from headrace.supervisor.memory import memory_bytes
+from headrace.supervisor.pipe import ControlPipe, open_pipe
+from headrace.supervisor.process_title import set_title
+from headrace.supervisor.relay import Relay
+from headrace.telemetry.loop_lag import LoopLag
+
+STARTUP_FAILURE = 3
+
+
+def main() -> NoReturn:
+    """Be a worker; the arguments are the descriptors of its control pipe and its lifeline."""
+    control, lifeline = (socket.socket(fileno=int(argument)) for argument in sys.argv[1:3])
+    for sock in (control, lifeline):
+        sock.set_inheritable(False)
+    end_with_parent(os.getppid())
+    become_worker(control, lifeline)
+
+
+def become_worker(control: socket.socket, lifeline: socket.socket, application: Any = None) -> NoReturn:
+    """Serve until told to end; does not come back.
+
+    Args:
+        control, lifeline: this process's ends, blocking.
+        application: loaded already, by a template; else it is imported.
+    """
+    # A terminal's Ctrl-C reaches the whole group: the supervisor decides. What a shell or an operator sends to
+    # all of them by mistake does no harm.
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if not faulthandler.is_enabled():
+        # A crash in native code leaves its stack in the log.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            faulthandler.enable()
+    try:
+        start = _read_start(control)
+    except (OSError, EOFError):
+        sys.exit(1)  # the supervisor ended in this moment
+    try:
+        config = unpack(start.config)
+        if application is not None:
+            config = replace(config, application=replace(config.application, app=application, factory=False))
+        code = Worker(start, config, control, lifeline).run()
+    except HeadraceError as error:
+        code = STARTUP_FAILURE
+        _tell(control, Failed(str(error), _traceback_of(error)))
+    except SystemExit as error:
+        code = STARTUP_FAILURE
+        _tell(control, Failed(f"The application ended its process while it started ({error}).", ""))
+    except Exception as error:
+        code = STARTUP_FAILURE
+        text = "".join(traceback.format_exception(error))
+        _tell(control, Failed(f"The worker failed: {type(error).__name__}: {error}", text))
+    logging_is_flushed()
+    sys.exit(code)
+
+
+def logging_is_flushed() -> None:
+    """Nothing that was printed is lost with the process."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+class Worker:
+    """One server under a supervisor.
+
+    Args:
+        start: the supervisor's first message.
+        config: unpacked from it.
+        control, lifeline: this process's ends.
+    """
+
+    def __init__(self, start: Start, config: Config, control: socket.socket, lifeline: socket.socket) -> None:
+        self._start = start
+        self._config = config
+        # A second descriptor: the first is the event loop's, and ends with it.
+        self._control = control.dup()
+        self._lifeline = Lifeline(lifeline, self._on_orphaned)
+        self._leadership: Leadership | None = None
+        self._sockets: list[socket.socket] = []
+        self._board: LoadBoard | None = None
+        self._pipe: ControlPipe | None = None
+        self._relay: Relay | None = None
+        self._server: Server | None = None
+        self._lag: LoopLag | None = None
+        self._lifetime: asyncio.TimerHandle | None = None
+        self._error = ""
+        self._is_told_to_drain = False
+
+    def run(self) -> int:
+        """Serve; gives the exit code.
+
+        Raises:
+            HeadraceError, SystemExit: it could not start.
+        """
+        config = self._config
+        for fd in self._start.listeners:
+            sock = socket.socket(fileno=fd)
+            sock.set_inheritable(False)
+            self._sockets.append(sock)
+        if self._start.load_board >= 0:
+            self._board = LoadBoard.open(self._start.load_board)
+        configure_logging(config)
+        load_env_file(config.application.env_file)
+        set_title(f"headrace: worker {self._start.worker_id} [{config.application.app}]")
+        self._lifeline.start()
+        with asyncio.Runner(loop_factory=loop_factory(config.process.loop)) as runner:
+            self._lifeline.loop = runner.get_loop()
+            runner.run(self._serve())
+        return 0
+
+    async def _serve(self) -> None:
+        self._leadership = Leadership(self._start.is_leader)
+        self._lag = LoopLag()
+        self._pipe = await open_pipe(self._control, self._on_frames, self._on_orphaned)
+        self._relay = Relay(self._pipe)
+        try:
+            try:
+                await self._serve_one(self._config)
+            except (HeadraceError, SystemExit) as error:
+                if not self._shows(error):
+                    raise
+                await self._serve_error(error)
+        finally:
+            self._lag.stop()
+            if self._lifetime is not None:
+                self._lifetime.cancel()
+            self._pipe.close()
+
+    async def _serve_one(self, config: Config) -> None:
+        assert self._leadership is not None
+        seat = Seat(
+            sockets=self._sockets,
+            board_slot=BoardSlot(self._board, self._start.worker_id) if self._board is not None else None,
+            leadership=self._leadership,
+            on_ready=self._on_ready,
+            on_retire=self._on_retire,
+            on_stopping=self._on_stopping,
+        )
+        server = self._server = Server(config, seat)
+        with server.capture_signals((signal.SIGTERM,)):
+            await server.serve_until_exit()
+
+    async def _serve_error(self, error: BaseException) -> None:
+        """In development the port stays open, with a page that says what is wrong."""
+        sentence, text = describe(error)
+        print(f"{text}Error: {sentence}", file=sys.stderr, flush=True)
+        self._error = sentence
+        page = ErrorPage(sentence, text)
+        options = replace(
+            self._config.application, app=page, factory=False, interface="asgi3", lifespan="off"
+        )
+        await self._serve_one(replace(self._config, application=options))
+
+    def _shows(self, error: BaseException) -> bool:
+        if self._start.shows == "application":
+            # The name leads nowhere, or an option is wrong: nothing that saving a file would mend.
+            return not isinstance(error, ConfigError) or isinstance(error, ApplicationImportError)
+        return self._start.shows == "every"
+
+    # What the server says
+
+    def _on_ready(self) -> None:
+        assert self._pipe is not None
+        assert self._lag is not None
+        self._lag.start()
+        lifetime_s = self._config.process.worker_lifetime
+        if lifetime_s is not None:
+            # Workers that were started together must not end together.
+            spread_s = lifetime_s * (1 + 0.1 * int.from_bytes(os.urandom(2), "big") / 65_536)
+            self._lifetime = asyncio.get_running_loop().call_later(
+                spread_s, self._retire, f"it has lived for {lifetime_s:g} s"
+            )
+        self._pipe.send(Ready(self._error))
+
+    def _on_retire(self, reason: str) -> None:
+        assert self._pipe is not None
+        self._pipe.send(Retire(reason))
+
+    def _on_stopping(self) -> bool:
+        if self._is_told_to_drain:
+            return False
+        self._on_retire("it was told to end")
+        return True
+
+    def _retire(self, reason: str) -> None:
+        assert self._server is not None
+        self._server.retire(reason)
+
+    # What the supervisor says
+
+    def _on_frames(self, frames: list[tuple[int, bytes]]) -> None:
+        assert self._relay is not None
+        for kind, payload in frames:
+            if kind == Ping.kind:
+                self._on_ping(decode(kind, payload))
+            elif kind == Drain.kind:
+                self._on_drain(decode(kind, payload))
+            elif kind == Force.kind:
+                self._on_force()
+            elif kind == Lead.kind:
+                assert self._leadership is not None
+                self._leadership.acquire()
+        self._relay.on_frames(frames)
+
+    def _on_ping(self, ping: Message) -> None:
+        assert isinstance(ping, Ping)
+        assert self._pipe is not None
+        assert self._lag is not None
+        server = self._server
+        if server is None or not server.has_started:
+            self._pipe.send(Pong(ping.number, 0, 0, 0, memory_bytes(), 0.0))
+            return
+        runtime = server.runtime
+        memory = memory_bytes()
+        self._pipe.send(
+            Pong(
+                ping.number,
+                len(runtime.connections),
+                len(runtime.running),
+                runtime.total_requests,
+                memory,
+                round(self._lag.take(), 6),
+            )
+        )
+        limit = self._config.process.limit_worker_memory
+        if limit is not None and memory > limit:
+            server.retire(f"it holds {memory >> 20} MiB, more than {limit >> 20}")
+
+    def _on_drain(self, drain: Message) -> None:
+        assert isinstance(drain, Drain)
+        assert self._server is not None
+        self._is_told_to_drain = True
+        self._server.drain(None if drain.graceful_s < 0 else drain.graceful_s, drain.is_replaced)
+
+    def _on_force(self) -> None:
+        assert self._server is not None
+        self._server.force_exit = True
+        self._server.should_exit = True
+
+    def _on_orphaned(self) -> None:
+        """The supervisor is gone: end what can end within a moment. Called by the loop and the lifeline."""
+        loop, server = self._lifeline.loop, self._server
+        if loop is None or server is None:
+            os._exit(1)
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._end_orphaned, server)
+
+    def _end_orphaned(self, server: Server) -> None:
+        self._is_told_to_drain = True
+        server.drain(GRACE_S / 2)
+
+
+def _read_start(control: socket.socket) -> Start:
+    head = _read_exactly(control, HEADER_BYTES)
+    message = decode(head[4], _read_exactly(control, int.from_bytes(head[:4], "big")))
+    assert isinstance(message, Start)
+    return message
+
+
+def _read_exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data
+
+
+def _tell(control: socket.socket, message: Message) -> None:
+    with contextlib.suppress(OSError):
+        control.setblocking(True)
+        control.sendall(encode(message))
+
+
+def _traceback_of(error: HeadraceError) -> str:
+    """Of the application's own fault; ours are sentences."""
+    if isinstance(error, ApplicationImportError) and error.__cause__ is not None:
+        return "".join(traceback.format_exception(error.__cause__))
+    return ""
+
+
+if __name__ == "__main__":
+    main()

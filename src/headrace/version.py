@@ -1,0 +1,5 @@
+"""The version, where everybody may import it from."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
