@@ -67,7 +67,6 @@ def test_secrets_are_masked(headrace: Any, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (("mian:app",), "There is no module 'mian'; did you mean 'main'?"),
         (("main:ap",), "Module 'main' has no attribute 'ap'; did you mean 'app'?"),
-        (("--workers", "2"), "--workers asks for 2 workers, "),
         (("--bind", "nowhere"), "'nowhere' is no address"),
         (("--access-log-format", "%(zz)s"), "The access log format's atom %(zz)s is unknown"),
         (("--access-log-format", "combied"), "The access log format 'combied' is none of uvicorn, "),

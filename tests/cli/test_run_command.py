@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -48,13 +47,15 @@ def test_command_line_over_file_over_default(headrace: Any, server: Any, folder:
     assert (second.listen.port, second.listen.backlog) == (3, 2048)
 
 
-def test_env_file_is_loaded_before_the_server_runs(
-    headrace: Any, server: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    (folder / "prod.env").write_text("HR_TEST_VARIABLE=loaded")
-    assert headrace("run", "--env-file", "prod.env").exit_code == 0
-    assert os.environ["HR_TEST_VARIABLE"] == "loaded"
+def test_env_file_is_loaded_before_the_application(spawn: Any, tmp_path: Path) -> None:
+    (tmp_path / "prod.env").write_text("HR_TEST_VARIABLE=loaded")
+    source = """
+        import os
+        print("variable", os.environ["HR_TEST_VARIABLE"], flush=True)
+        async def app(scope, receive, send): ...
+    """
+    for workers in ("1", "2"):
+        spawn(source, "--env-file", "prod.env", "--workers", workers).wait_line("variable loaded")
 
 
 def test_env_file_without_python_dotenv(headrace: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,12 +110,13 @@ def test_health_path_is_none(path: str) -> None:
 
 
 def test_what_this_release_does_not_serve() -> None:
-    assert sentence(workers=4) == (
-        "--workers asks for 4 workers, but more than one comes with the supervisor, "
-        "which this release does not have yet; use 1."
-    )
-    assert sentence({"WEB_CONCURRENCY": "2"}).startswith("WEB_CONCURRENCY asks for 2 workers")
     assert "does not host WSGI" in sentence(interface="wsgi")
+
+
+def test_several_workers_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept(workers=4)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert sentence(workers=4).startswith("--workers: on Windows there is one process")
     accept(workers=1)
 
 

@@ -12,6 +12,7 @@ from headrace.supervisor.control import (
     MAX_DATA_BYTES,
     ControlError,
     Lost,
+    Message,
     Ping,
     Pong,
     Publish,
@@ -49,6 +50,30 @@ class FakePipe:
 
     def write(self, frames: bytes) -> None:
         self.written.append(frames)
+
+
+class GatedPipe(FakePipe):
+    """Lets one write through each time it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_writable = False
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        self.is_writable = True
+        self._opened.set()
+
+    def write(self, frames: bytes) -> None:
+        super().write(frames)
+        self.is_writable = False
+        self._opened.clear()
+
+    def send(self, message: Message) -> None:
+        self.write(encode(message))
+
+    async def wait_writable(self) -> None:
+        await self._opened.wait()
 
 
 def frame_of(message: Publish | Subscribe | Unsubscribe) -> tuple[int, bytes]:
@@ -161,11 +186,14 @@ class TestMembership:
         assert not hub._members
         assert hub.waiting_bytes(1) == 0
 
-    def test_two_under_one_number(self) -> None:
-        hub = Hub()
-        hub.add(1, FakePipe())  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="1"):
-            hub.add(1, FakePipe())  # type: ignore[arg-type]
+    def test_a_successor_under_the_same_number(self) -> None:
+        hub, old, new = Hub(), FakePipe(), FakePipe()
+        hub.add(1, old)  # type: ignore[arg-type]
+        hub.on_frames(1, [frame_of(Subscribe("c")), frame_of(Subscribe("d"))])
+        hub.add(1, new)  # type: ignore[arg-type]
+        hub.on_frames(1, [frame_of(Subscribe("d"))])
+        hub.on_frames(2, [frame_of(Publish("c", b"1")), frame_of(Publish("d", b"2"))])
+        assert (old.written, new.written) == ([], [encode(Publish("d", b"2"))])
 
     def test_last_words_of_one_removed(self) -> None:
         hub, pipe = Hub(), FakePipe()
@@ -199,6 +227,18 @@ class TestMembership:
         assert team.ended == [worker_id]
         assert team.hub.waiting_bytes(worker_id) == 0
 
+    @with_team
+    async def test_removed_though_its_pipe_stays(self, team: Team) -> None:
+        pipe = GatedPipe()
+        team.hub.add(9, pipe)  # type: ignore[arg-type]
+        team.hub.on_frames(9, [frame_of(Subscribe("c"))])
+        team.hub.on_frames(0, [frame_of(Publish("c", b"1"))])
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 2
+        team.hub.remove(9)
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert pipe.written == []
+
 
 class TestSlowWorker:
     @with_team
@@ -228,6 +268,37 @@ class TestSlowWorker:
         assert len(slow.data) - 1 + slow.lost == len(sent)
         assert slow.lost == team.hub.lost
         assert isinstance(slow.messages[-2], Lost)
+
+    @with_team
+    async def test_order_and_gap_whenever_it_takes(self, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+        pipe, sent = GatedPipe(), [Publish("c", b"%d" % number) for number in range(9)]
+        monkeypatch.setattr(hub_module, "MAX_WAITING_BYTES", 2 * len(encode(sent[0])))
+        team.hub.add(9, pipe)  # type: ignore[arg-type]
+        team.hub.on_frames(9, [frame_of(Subscribe("c"))])
+
+        def publish(*numbers: int) -> None:
+            team.hub.on_frames(0, [frame_of(sent[number]) for number in numbers])
+
+        async def open_gate() -> None:
+            count = len(pipe.written)
+            pipe.open()
+            await until(lambda: len(pipe.written) > count)
+
+        publish(0)
+        pipe.open()
+        publish(1)  # The gate is open, but another is before it.
+        await until(lambda: len(pipe.written) == 1)
+        publish(2)
+        publish(3, 4)  # No room is left.
+        await open_gate()
+        publish(5)  # There is some again, but the gap is not told yet.
+        await open_gate()
+        publish(6)
+        await open_gate()
+        pipe.open()
+        publish(7)
+        assert pipe.written == [encode(message) for message in (*sent[:3], Lost(4), sent[7])]
+        assert team.hub.lost == 4
 
     @with_team
     async def test_loses_nothing_below_the_bound(self, team: Team) -> None:

@@ -231,6 +231,10 @@ class TestFailures:
     def test_signal(self, folder: Path) -> None:
         assert sentence(folder, "jobs:killed") == "The process was ended by SIGKILL (out of memory?)."
 
+    def test_no_process(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "executable", str(folder))
+        assert sentence(folder, "jobs:plain").startswith("No process can be started for it: ")
+
     def test_those_behind_it_are_not_called(self, folder: Path) -> None:
         with pytest.raises(WorkerError):
             once(folder, "jobs:failing", "jobs:plain")

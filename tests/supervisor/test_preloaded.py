@@ -152,6 +152,11 @@ def run(main: Callable[[], Awaitable[None]], loop: str = "uvloop") -> None:
         runner.run(main())  # type: ignore[arg-type]
 
 
+async def become_true(condition: Callable[[], object]) -> None:
+    """Wait for it, while the loop goes on."""
+    await asyncio.to_thread(eventually, condition)
+
+
 def imports(folder: Path) -> list[int]:
     """Processes that have imported the application."""
     return [int(line) for line in (folder / "imports").read_text().split()]
@@ -263,6 +268,16 @@ class TestImport:
 
         run(main)
 
+    def test_no_process(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "executable", str(folder))
+
+        async def main() -> None:
+            async with nursery(folder) as one:
+                with pytest.raises(WorkerError, match="No process can be started for the template"):
+                    await one.spawn()
+
+        run(main)
+
     def test_no_time_for_it(self, folder: Path) -> None:
         (folder / "app.py").write_text("import threading; threading.Event().wait()")
 
@@ -283,8 +298,7 @@ class TestImport:
         async def main() -> None:
             async with nursery(folder) as one:
                 spawning = asyncio.ensure_future(one.spawn())
-                while not (folder / "imports").exists() or not imports(folder):
-                    await asyncio.sleep(0)
+                await become_true(lambda: (folder / "imports").exists() and imports(folder))
                 (template,) = imports(folder)
                 spawning.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -334,7 +348,7 @@ class TestRenewal:
                 # The old template lives as long as its worker, and reports of it.
                 assert is_alive(first)
                 assert await one.drain(old) == 0
-                await asyncio.to_thread(eventually, lambda: not is_alive(first))
+                await become_true(lambda: not is_alive(first))
                 answer = await one.ask()
                 assert (answer.imported_by, answer.pid, answer.version) == (second, new.pid, "new")
 
@@ -348,7 +362,7 @@ class TestRenewal:
                 await one.spawner.renew(one.config)
                 first, second = imports(folder)
                 one.spawner.go_back()
-                await asyncio.to_thread(eventually, lambda: not is_alive(second))
+                await become_true(lambda: not is_alive(second))
                 assert await one.drain(old) == 0
                 await one.spawn()
                 assert (await one.ask()).imported_by == first
@@ -370,18 +384,12 @@ class TestRenewal:
 
 
 class TestTemplateDies:
-    def test_its_workers_serve_on(
-        self, folder: Path, error_log: Records, monkeypatch: pytest.MonkeyPatch, can_pidfd: bool
-    ) -> None:
-        if not can_pidfd:
-            monkeypatch.delattr(os, "pidfd_open", raising=False)
-
+    def test_its_workers_serve_on(self, folder: Path, error_log: Records) -> None:
         async def main() -> None:
             async with nursery(folder) as one:
                 worker = await one.spawn()
                 os.kill(imports(folder)[0], signal.SIGKILL)
-                while not any("was ended by SIGKILL" in line for line in error_log.lines()):
-                    await asyncio.sleep(0)
+                await become_true(lambda: any("was ended by SIGKILL" in line for line in error_log.lines()))
                 assert (await one.ask()).pid == worker.pid
                 new = await one.spawn()
                 assert len(imports(folder)) == 2
@@ -391,15 +399,25 @@ class TestTemplateDies:
 
         run(main)
 
-    @pytest.fixture(params=[True, False], ids=["pidfd", "no pidfd"])
-    def can_pidfd(self, request: pytest.FixtureRequest) -> bool:
-        return bool(request.param)
+    @pytest.mark.parametrize("has_pidfd", [True, False])
+    def test_an_orphan_that_came_to_us_is_reaped(
+        self, has_pidfd: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not has_pidfd:
+            monkeypatch.delattr(os, "pidfd_open", raising=False)
+        pid = os.spawnv(os.P_NOWAIT, "/bin/sh", ["sh", "-c", "exit 7"])
+        assert preloaded._wait_for_orphan(pid) == 7
+        assert preloaded._wait_for_orphan(pid) == preloaded.UNKNOWN_CODE
+        assert not preloaded._lives(pid)
+        assert preloaded._lives(1)
 
 
 def test_a_worker_that_cannot_start_says_so(folder: Path) -> None:
+    failing = 'await send({"type": "lifespan.startup.failed", "message": "no database"})'
+    (folder / "app.py").write_text(textwrap.dedent(APP).replace("        return", f"        {failing}", 1))
+
     async def main() -> None:
         async with nursery(folder) as one:
-            one.config = one.load(lifespan="on", timeout_startup=1.0)
             worker = await one.spawn(is_ready=False)
             message = await asyncio.wait_for(worker.hear(), PATIENCE_S)
             assert isinstance(message, Failed)

@@ -27,7 +27,8 @@ def shown(package: str) -> tuple[str, str]:
 
 @linux
 def test_with_the_package() -> None:
-    _, command = shown("with")
+    name, command = shown("with")
+    assert name == "headrace wor 12"
     assert command.rstrip("\0") == "headrace: worker 12 [main:app]"
 
 

@@ -265,6 +265,31 @@ class TestBrake:
         close(relay, supervisor)
 
     @with_team
+    async def test_waits_until_somebody_reads(self, team: Team) -> None:
+        relay, supervisor = await open_relay()
+        assert relay._pipe is not None
+        while relay._pipe.is_writable:
+            relay.publish("c", bytes(10_000))
+            await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(relay.wait_writable())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        assert not relay.is_writable
+        await until(lambda: supervisor.read() or waiting.done())
+        assert relay.is_writable
+        close(relay, supervisor)
+
+    @with_team
+    async def test_writable_once_a_turn(self, team: Team) -> None:
+        relay, _ = fake_relay()
+        assert relay.is_writable
+        relay.publish("c", bytes(MAX_BATCH_BYTES))
+        assert not relay.is_writable
+        await asyncio.sleep(0)
+        assert relay.is_writable
+
+    @with_team
     async def test_who_waits_gives_way_though_nobody_brakes(self, team: Team) -> None:
         relay, _ = fake_relay()
         turns: list[int] = []

@@ -15,7 +15,6 @@ import pytest
 from live import eventually
 from load import Load
 from supervised import APP, Supervised, is_alive
-from websocket_client import connect
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are read from /proc")
 
@@ -167,27 +166,3 @@ class TestBlockedLoop:
         server.wait_ready(3)
         assert set(before) < set(server.workers())
         assert set(served) <= set(before)
-
-
-class TestReplacement:
-    def test_hup_under_load_loses_nothing(self, supervise: Supervise) -> None:
-        server = supervise(workers=2)
-        workers = server.wait_ready(2)
-        with Load(server.port, 200, pause_s=0.01) as load:
-            sockets = [connect(server) for _ in range(20)]
-            for number in range(10):
-                eventually(lambda: all(load.answers[str(pid)] for pid in server.workers()))
-                server.signal(signal.SIGHUP)
-                eventually(lambda number=number: server.text.count("Reloaded.") > number)
-                for websocket in sockets:
-                    assert websocket.read_close()[0] == 1012
-                    websocket.send_close(1012)
-                    websocket.close()
-                sockets = [connect(server) for _ in range(20)]
-                for websocket in sockets:
-                    websocket.send_text("x")
-                    assert websocket.read_message()
-                assert not set(workers) & set(server.wait_ready(2))
-                workers = server.workers()
-        assert load.failures == []
-        assert load.requests > 200

@@ -28,7 +28,6 @@ MAX_DATA_BYTES = 1_048_576
 
 _HEADER = Struct(">IB")
 _PUBLISH_HEADER = Struct(">IBH")
-_MAX_PUBLISH_BYTES = 2 + MAX_CHANNEL_BYTES + MAX_DATA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +278,7 @@ def channel_of(payload: bytes) -> bytes:
     """
     size = len(payload)
     end = 2 + (payload[0] << 8 | payload[1]) if size >= 2 else 2
-    if end > size or size > _MAX_PUBLISH_BYTES or end > 2 + MAX_CHANNEL_BYTES or size - end > MAX_DATA_BYTES:
+    if end > size or end > 2 + MAX_CHANNEL_BYTES or size - end > MAX_DATA_BYTES:
         raise ControlError(f"No message of a channel: {size} bytes, {payload[:80]!r}")
     return payload[2:end]
 

@@ -25,6 +25,7 @@ from headrace.supervisor.control_surface import control_surface
 from headrace.supervisor.cpus import cpu_count
 from headrace.supervisor.once import run_once
 from headrace.supervisor.pid_file import PidFile
+from headrace.supervisor.preloaded import PreloadedSpawner
 from headrace.supervisor.privileges import drop, hand_over, parse_umask, resolve
 from headrace.supervisor.process import FreshSpawner
 from headrace.supervisor.process_title import set_title
@@ -122,19 +123,22 @@ def _supervise(config: Config, reload_config: Callable[[], Config] | None) -> No
     account = resolve(process.user, process.group)
     addresses_of(config.listen)
     workers = 1 if process.reload else process.workers
+    if process.pid is not None:
+        PidFile(process.pid).check()
     set_title(f"headrace: supervisor [{config.application.app}]")
     listeners = Listeners(config.listen, "https" if is_tls_wanted(config.tls) else "http")
     try:
-        with _pid_file(config) as pid_file:
+        with _pid_file(config):
             paths = [sock.getsockname() for sock in listeners.sockets]
-            hand_over([path for path in (*paths, pid_file) if isinstance(path, str) and path], account)
+            # Not the file of --pid: whoever may write it chooses whom root's scripts signal.
+            hand_over([path for path in paths if isinstance(path, str) and path], account)
             drop(account)
             run_once(config)
             supervisor = Supervisor(
                 config,
                 listeners.sockets,
                 listeners.announcements,
-                FreshSpawner(),
+                PreloadedSpawner(config) if process.preload else FreshSpawner(),
                 cpu_count() if workers == 0 else workers or 1,
                 reload_config,
             )
@@ -154,15 +158,15 @@ async def _supervise_controlled(supervisor: Supervisor, admin: AdminListeners) -
 
 
 @contextlib.contextmanager
-def _pid_file(config: Config) -> Iterator[str]:
-    """Hold the file of ``--pid`` while the block lasts; gives its path, empty without one."""
+def _pid_file(config: Config) -> Iterator[None]:
+    """Hold the file of ``--pid`` while the block lasts."""
     path = config.process.pid
     if path is None:
-        yield ""
+        yield
         return
     file = PidFile(path)
     file.write()
     try:
-        yield path
+        yield
     finally:
         file.remove()

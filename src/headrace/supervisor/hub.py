@@ -60,11 +60,10 @@ class Hub:
         """A worker takes part; ``remove`` must follow.
 
         Args:
-            worker_id: free at the moment.
+            worker_id: one that is still there under the same number is removed.
             pipe: to write to; its frames come in through ``on_frames``.
         """
-        if worker_id in self._members:
-            raise ValueError(f"Worker {worker_id} takes part already")
+        self.remove(worker_id)
         self._members[worker_id] = _Member(pipe)
 
     def remove(self, worker_id: int) -> None:

@@ -73,15 +73,10 @@ def _run(name: str, blueprint: str) -> str:
     ours, its = socket.socketpair()
     with ours:
         with its:
-            flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            process = subprocess.Popen(
-                [sys.executable, *flags, "-P", "-m", __spec__.name, str(its.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(its.fileno(),),
-                env=without_systemd(os.environ),
-                # A terminal's Ctrl-C is ours to take, and what it starts ends with it.
-                process_group=0,
-            )
+            try:
+                process = _start(its.fileno())
+            except OSError as error:
+                return f"No process can be started for it: {error}."
         with _ended_by_signals(process):
             # It may have ended already; then its exit code says more.
             with contextlib.suppress(OSError):
@@ -89,6 +84,18 @@ def _run(name: str, blueprint: str) -> str:
                 ours.shutdown(socket.SHUT_WR)
             code = process.wait()
         return "" if code == 0 else _answer(ours) or f"The process {end_words(code)}."
+
+
+def _start(fd: int) -> subprocess.Popen[bytes]:
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-P", "-m", __spec__.name, str(fd)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        env=without_systemd(os.environ),
+        # A terminal's Ctrl-C is ours to take, and what it starts ends with it.
+        process_group=0,
+    )
 
 
 def _answer(sock: socket.socket) -> str:

@@ -60,7 +60,7 @@ class PreloadedSpawner:
 
         Raises:
             WorkerError: the application cannot be imported, or not in time, or the fork failed.
-            OSError: the system cannot (processes, descriptors).
+            OSError: the system has no descriptors left.
         """
         # One behind the other: the first waits for the import, and the others with it.
         async with self._lock:
@@ -85,7 +85,7 @@ class PreloadedSpawner:
         ``keep`` or ``go_back`` must follow.
 
         Raises:
-            WorkerError, OSError: it cannot be imported; the template there was stays.
+            WorkerError: it cannot be imported; the template there was stays.
         """
         async with self._lock:
             if self._template is None:
@@ -119,7 +119,10 @@ class PreloadedSpawner:
             await template.end()
 
     async def _start(self, config: Config) -> TemplateProcess:
-        template = TemplateProcess(pack(config), self._inherited)
+        try:
+            template = TemplateProcess(pack(config), self._inherited)
+        except OSError as error:
+            raise WorkerError(f"No process can be started for the template of --preload: {error}.") from error
         timeout_s = config.process.timeout_worker_startup or None
         try:
             await asyncio.wait_for(template.wait_loaded(), timeout_s)

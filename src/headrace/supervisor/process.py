@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from headrace.config import Config
 from headrace.net.systemd import without_systemd
 
 
@@ -37,14 +38,34 @@ class Spawned(NamedTuple):
 
 
 class Spawner(Protocol):
-    """Makes worker processes."""
+    """Makes worker processes.
+
+    A reload calls ``renew``, and then ``keep`` or ``go_back``.
+    """
 
     async def spawn(self, inherited: Sequence[int]) -> Spawned:
         """Make one that has the descriptors of ``inherited`` under the same numbers.
 
         Raises:
             OSError: the system cannot (memory, processes, descriptors).
+            WorkerError: the application could not be imported.
         """
+
+    async def renew(self, config: Config) -> None:
+        """Make workers of the code and the configuration as they are now.
+
+        Raises:
+            WorkerError: it cannot be; the old ones are still made.
+        """
+
+    def keep(self) -> None:
+        """The new workers serve: what the old ones were made from is not needed any more."""
+
+    def go_back(self) -> None:
+        """The new ones did not come up: make the old ones again."""
+
+    async def close(self) -> None:
+        """No more will be made."""
 
 
 class FreshProcess:
@@ -92,6 +113,18 @@ class FreshSpawner:
                 lifeline.close()
                 raise
         return Spawned(FreshProcess(popen), control, lifeline)
+
+    async def renew(self, config: Config) -> None:
+        """Nothing is kept between two workers."""
+
+    def keep(self) -> None:
+        """Nothing is kept between two workers."""
+
+    def go_back(self) -> None:
+        """Nothing is kept between two workers."""
+
+    async def close(self) -> None:
+        """Nothing is kept between two workers."""
 
 
 def start_interpreter(module: str, arguments: Iterable[int], fds: Sequence[int]) -> subprocess.Popen[bytes]:

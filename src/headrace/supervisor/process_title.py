@@ -13,19 +13,19 @@ COMMAND_NAME_BYTES = 15
 def set_title(text: str) -> None:
     """Show a text in the place of the command line; never raises.
 
-    The package ``setproctitle`` (extra ``titles``) does that. Without it there is, on Linux, the short name
-    that ``top``, ``pgrep`` and ``ps -o comm`` show, and nothing elsewhere.
+    The package ``setproctitle`` (extra ``titles``) does that. With or without it there is, on Linux, the
+    short name that ``top``, ``pgrep`` and ``ps -o comm`` show.
 
     Args:
         text: as "headrace: worker 1 [main:app]".
     """
     with contextlib.suppress(Exception):
-        try:
-            import setproctitle
-        except ImportError:
-            _set_command_name(short_name(text))
-        else:
-            setproctitle.setproctitle(text)
+        import setproctitle
+
+        setproctitle.setproctitle(text)
+    with contextlib.suppress(Exception):
+        # Behind it, as the package sets the short name to the title's first letters.
+        _set_command_name(short_name(text))
 
 
 def short_name(text: str) -> bytes:

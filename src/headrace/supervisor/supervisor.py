@@ -169,6 +169,7 @@ class Supervisor:
         while self._children:
             self._news.clear()
             await self._news.wait()
+        await self._spawner.close()
         for task in list(self._background):
             task.cancel()
         if self._background:
@@ -558,15 +559,18 @@ class Supervisor:
             new = self._new_config(old)
             _logger.info("Reloading: every worker is replaced.")
             self.config = new
+            await self._spawner.renew(new)
             for slot in list(self._slots):
                 if slot in self._slots:
                     await slot.replace("a reload")
             if new.process.workers != old.process.workers and new.process.workers:
                 self._scale(new.process.workers)
             self._graceful_s = new.process.timeout_graceful_shutdown
+            self._spawner.keep()
             _logger.info("Reloaded.")
         except HeadraceError as error:
             self.config = old
+            self._spawner.go_back()
             _logger.error("The reload came to nothing, what ran before stays. %s", error)
             raise
         finally:

@@ -78,9 +78,15 @@ def become_worker(control: socket.socket, lifeline: socket.socket, application: 
     except (OSError, EOFError):
         sys.exit(1)  # the supervisor ended in this moment
     try:
+        path = list(sys.path)
         config = unpack(start.config)
+        name = str(config.application.app)
         if application is not None:
-            config = replace(config, application=replace(config.application, app=application, factory=False))
+            # The template's path has the application's folder in it.
+            sys.path[:] = path
+            options = replace(config.application, app=application, factory=False, interface="asgi3")
+            config = replace(config, application=options)
+        set_title(f"headrace: worker {start.worker_id} [{name}]")
         code = Worker(start, config, control, lifeline).run()
     except HeadraceError as error:
         code = STARTUP_FAILURE
@@ -144,7 +150,6 @@ class Worker:
             self._board = LoadBoard.open(self._start.load_board)
         configure_logging(config)
         load_env_file(config.application.env_file)
-        set_title(f"headrace: worker {self._start.worker_id} [{config.application.app}]")
         self._lifeline.start()
         with asyncio.Runner(loop_factory=loop_factory(config.process.loop)) as runner:
             self._lifeline.loop = runner.get_loop()
