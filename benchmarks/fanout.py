@@ -67,7 +67,7 @@ class HubProcess:
         for worker_id, sock in enumerate(socks):
             self._pipes[worker_id] = pipe = ControlPipe(self._reader(worker_id), _nothing)
             self._hub.add(worker_id, pipe)
-            await put_in_loop(pipe, sock)
+            await pipe.open(sock)
 
     async def run(self) -> None:
         while True:
@@ -111,7 +111,7 @@ class WorkerProcess:
     async def open(self, socks: list[socket.socket]) -> None:
         self._pipe = ControlPipe(self._on_frames, _nothing)
         self._relay = Relay(self._pipe)
-        await put_in_loop(self._pipe, socks[0])
+        await self._pipe.open(socks[0])
         if self._role.kind == "subscriber":
             self._relay.subscribe(CHANNEL, self._acknowledge if not self._role.rate else self._count)
         else:
@@ -186,12 +186,6 @@ class Role:
     subscribers: int
     size: int
     rate: int
-
-
-async def put_in_loop(pipe: ControlPipe, sock: socket.socket) -> None:
-    """Serve a pipe; what comes first may come before this returns."""
-    sock.setblocking(False)
-    await asyncio.get_running_loop().create_unix_connection(lambda: pipe, sock=sock)
 
 
 def _nothing() -> None:

@@ -43,6 +43,7 @@ async def answer(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 def block_the_loop():
+    print("blocking", flush=True)
     time.sleep(120)
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 from headrace.server.loops import loop_factory
 from headrace.supervisor.control import FrameDecoder, Lost, Message, Pong, Publish, Subscribe, decode, encode
 from headrace.supervisor.hub import Hub
-from headrace.supervisor.pipe import ControlPipe, open_pipe
+from headrace.supervisor.pipe import ControlPipe
 from headrace.supervisor.relay import Relay
 from live import PATIENCE_S
 
@@ -119,7 +119,8 @@ class Team:
         """A new member whose subscriptions have reached the hub."""
         worker_id, sock = await self._connect()
         member = Member(worker_id)
-        member.pipe = await open_pipe(sock, member.on_frames, lambda: None)
+        member.pipe = ControlPipe(member.on_frames, lambda: None)
+        await member.pipe.open(sock)
         self._far_ends.append(member.pipe)
         member.relay = Relay(member.pipe)
         for channel in channels:
@@ -167,7 +168,8 @@ class Team:
             self.hub.remove(worker_id)
 
         near, far = small_pair()
-        self.pipes[worker_id] = pipe = await open_pipe(near, on_frames, on_end)
+        self.pipes[worker_id] = pipe = ControlPipe(on_frames, on_end)
+        await pipe.open(near)
         self.hub.add(worker_id, pipe)
         return worker_id, far
 

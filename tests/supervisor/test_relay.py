@@ -19,7 +19,7 @@ from headrace.supervisor.control import (
     Unsubscribe,
     encode,
 )
-from headrace.supervisor.pipe import open_pipe
+from headrace.supervisor.pipe import ControlPipe
 from headrace.supervisor.relay import MAX_BATCH_BYTES, MAX_UNSENT_BYTES, Relay
 from live import Records
 from team import Reader, Team, small_pair, until, with_team
@@ -33,7 +33,9 @@ async def open_relay() -> tuple[Relay, Reader]:
     """A relay, and the supervisor's end of its pipe."""
     near, far = small_pair()
     relay = Relay(None)
-    relay._pipe = await open_pipe(near, relay.on_frames, lambda: None)  # type: ignore[arg-type]
+    pipe = ControlPipe(relay.on_frames, lambda: None)  # type: ignore[arg-type]
+    await pipe.open(near)
+    relay._pipe = pipe
     return relay, Reader(far)
 
 

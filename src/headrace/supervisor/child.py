@@ -27,7 +27,7 @@ from headrace.supervisor.control import (
     Start,
     decode,
 )
-from headrace.supervisor.pipe import ControlPipe, open_pipe
+from headrace.supervisor.pipe import ControlPipe
 from headrace.supervisor.process import Spawned, end_words
 
 REAP_S = 2.0
@@ -69,6 +69,7 @@ class Child:
 
     Attributes:
         worker_id: small and reused.
+        pipe: the control pipe.
         started_at: ``time.time()`` of the spawn; ``born_s`` the same of the monotonic clock.
         ready: done when it accepts; with a ``WorkerError`` when it ended before.
         gone: done when the process has ended, with the exit code.
@@ -86,8 +87,8 @@ class Child:
         self.process = spawned.process
         self._spawned = spawned
         self._owner = owner
-        self._control: ControlPipe | None = None
-        self._lifeline: ControlPipe | None = None
+        self.pipe = ControlPipe(self._on_frames, self._on_pipe_end)
+        self._lifeline = ControlPipe(self._on_lifeline, _nothing)
         self.state = State.STARTING
         self.started_at = time.time()
         self.born_s = time.monotonic()
@@ -115,22 +116,16 @@ class Child:
         return self.process.pid
 
     @property
-    def pipe(self) -> ControlPipe:
-        """The control pipe."""
-        assert self._control is not None
-        return self._control
-
-    @property
     def age_s(self) -> float:
         """Since the spawn."""
         return time.monotonic() - self.born_s
 
     async def begin(self, start: Start) -> None:
         """Open the pipes and tell it what it is to do."""
-        self._control = await open_pipe(self._spawned.control, self._on_frames, self._on_pipe_end)
-        self._lifeline = await open_pipe(self._spawned.lifeline, self._on_lifeline, _nothing)
+        await self.pipe.open(self._spawned.control)
+        await self._lifeline.open(self._spawned.lifeline)
         self.process.watch(self._on_exit)
-        self._control.send(start)
+        self.pipe.send(start)
 
     # What it is told
 
@@ -168,7 +163,6 @@ class Child:
 
     async def ask_stacks(self, timeout_s: float) -> Stacks | None:
         """Where its threads and tasks are; None when not even the lifeline answers."""
-        assert self._lifeline is not None
         if not self.stacks.done():
             self._lifeline.send(DumpStacks())
         either: list[asyncio.Future[Any]] = [self.stacks, self.gone]
@@ -227,7 +221,7 @@ class Child:
 
     def _on_exit(self, code: int) -> None:
         self._code = code
-        if self._control is None or not self._control.is_open:
+        if not self.pipe.is_open:
             self._end(code)
         else:
             # What it said last is still in the pipe; but its own children may hold that open.
@@ -237,9 +231,8 @@ class Child:
         if self.state is State.GONE:
             return
         self.state = State.GONE
-        for pipe in (self._control, self._lifeline):
-            if pipe is not None:
-                pipe.close()
+        self.pipe.close()
+        self._lifeline.close()
         if not self.ready.done():
             reason = self._failure or f"{self.name} {end_words(code)} before it was ready."
             self.ready.set_exception(WorkerError(reason))

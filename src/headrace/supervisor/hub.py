@@ -12,9 +12,9 @@ Who waits for whom:
   many messages that was (``Lost``), before it gets the next. Nobody else waits for it.
 - **Control messages overtake.** A batch is written only while the pipe is under its mark, so a ping has at
   most that mark, one batch and the kernel's buffer before it, and not all that waits here.
-- **A worker that floods has one read a turn**, as every other pipe has: at most 256 KiB, which is 20 ms of
-  work if the messages are as small as they can be. What the supervisor has not read waits at the worker's own
-  end, and brakes it there (``Relay``).
+- **A worker that floods has one read a turn**, as every other pipe has: at most 256 KiB: 2 ms of work
+  for messages of 100 bytes to four workers, and 30 ms for empty ones. What the supervisor has not read waits
+  at the worker's own end, and brakes it there (``Relay``).
 """
 
 from __future__ import annotations

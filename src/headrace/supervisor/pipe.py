@@ -30,10 +30,18 @@ class ControlPipe(asyncio.Protocol):
         self._on_frames = on_frames
         self._on_end = on_end
         self._decoder = FrameDecoder()
-        self._transport = cast("asyncio.Transport", None)
+        self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self.is_open = True
+
+    async def open(self, sock: socket.socket) -> None:
+        """Serve one end of a pair of sockets in the running loop; the socket is the pipe's from then on.
+
+        Frames may come before this returns.
+        """
+        sock.setblocking(False)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
 
     @property
     def is_writable(self) -> bool:
@@ -43,15 +51,15 @@ class ControlPipe(asyncio.Protocol):
     @property
     def waiting_bytes(self) -> int:
         """Written, and not yet taken by the kernel."""
-        return self._transport.get_write_buffer_size()
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def send(self, message: Message) -> None:
-        """Write one message; nothing happens when the other side is gone."""
+        """Write one message; nothing happens when the pipe is not open, or the other side is gone."""
         self.write(encode(message))
 
     def write(self, frames: bytes) -> None:
         """Write frames that are encoded already."""
-        if self.is_open:
+        if self.is_open and self._transport is not None:
             self._transport.write(frames)
 
     async def wait_writable(self) -> None:
@@ -62,7 +70,8 @@ class ControlPipe(asyncio.Protocol):
         """Close behind what is written; ``on_end`` is not called."""
         self.is_open = False
         self._on_end = _nothing
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
     # The transport's side
 
@@ -77,6 +86,7 @@ class ControlPipe(asyncio.Protocol):
             frames = self._decoder.feed(data)
             self._on_frames(frames)
         except ControlError:
+            assert self._transport is not None
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -92,18 +102,6 @@ class ControlPipe(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The transport is under its mark."""
         self._writable.set()
-
-
-async def open_pipe(
-    sock: socket.socket,
-    on_frames: Callable[[list[tuple[int, bytes]]], None],
-    on_end: Callable[[], None],
-) -> ControlPipe:
-    """Serve one end of a pair of sockets in the running loop; the socket is the pipe's from then on."""
-    sock.setblocking(False)
-    pipe = ControlPipe(on_frames, on_end)
-    await asyncio.get_running_loop().create_unix_connection(lambda: pipe, sock=sock)
-    return pipe
 
 
 def _nothing() -> None:

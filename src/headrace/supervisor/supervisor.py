@@ -204,6 +204,7 @@ class Supervisor:
             raise WorkerError(f"No process can be started for a worker: {error}.") from error
         child = Child(self._free_id(), spawned, self)
         self._children[child.worker_id] = child
+        self._hub.add(child.worker_id, child.pipe)
         if is_leader:
             self._leader = child
         try:
@@ -217,7 +218,6 @@ class Supervisor:
                     self._shows(),
                 )
             )
-            self._hub.add(child.worker_id, child.pipe)
             timeout_s = config.process.timeout_worker_startup or None
             # Behind a shield: whoever gives up waiting must not take the answer from others.
             await asyncio.wait_for(asyncio.shield(child.ready), timeout_s)

@@ -40,7 +40,7 @@ from headrace.supervisor.control import (
 )
 from headrace.supervisor.lifeline import GRACE_S, Lifeline, end_with_parent
 from headrace.supervisor.memory import memory_bytes
-from headrace.supervisor.pipe import ControlPipe, open_pipe
+from headrace.supervisor.pipe import ControlPipe
 from headrace.supervisor.process_title import set_title
 from headrace.supervisor.relay import Relay
 from headrace.telemetry.loop_lag import LoopLag
@@ -159,8 +159,9 @@ class Worker:
     async def _serve(self) -> None:
         self._leadership = Leadership(self._start.is_leader)
         self._lag = LoopLag()
-        self._pipe = await open_pipe(self._control, self._on_frames, self._on_orphaned)
+        self._pipe = ControlPipe(self._on_frames, self._on_orphaned)
         self._relay = Relay(self._pipe)
+        await self._pipe.open(self._control)
         try:
             try:
                 await self._serve_one(self._config)
@@ -172,6 +173,7 @@ class Worker:
             self._lag.stop()
             if self._lifetime is not None:
                 self._lifetime.cancel()
+            self._relay.flush()
             self._pipe.close()
 
     async def _serve_one(self, config: Config) -> None:
