@@ -190,6 +190,7 @@ class TestStop:
                 # Goes on when the stop has begun: no listener is left.
                 import gc
                 from headrace import Server
+                gc.unfreeze()  # what was there at the start is not listed else
                 server = [o for o in gc.get_objects() if isinstance(o, Server)][0]
                 if server.started:
                     asyncio.get_running_loop().call_later(0.01, look)

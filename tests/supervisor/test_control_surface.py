@@ -85,6 +85,7 @@ class TestSupervisor:
 
     def test_socket_is_ours_alone(self, supervise: Supervise, tmp_path: Path) -> None:
         server = supervise(workers=2)
+        server.wait_ready(2)
         path = socket_of(server, tmp_path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

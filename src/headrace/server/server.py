@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import logging
 import os
 import random
@@ -249,10 +250,24 @@ class Server:
 
     # Within
 
-    async def serve_until_exit(self, sockets: list[socket.socket] | None = None) -> None:
-        """``serve`` without the signals."""
+    async def serve_until_exit(
+        self, sockets: list[socket.socket] | None = None, owns_process: bool = False
+    ) -> None:
+        """``serve`` without the signals.
+
+        Args:
+            sockets: as of ``serve``.
+            owns_process: nothing but this server runs in the process, so what is there when it has started
+                stays until the end.
+        """
         try:
             await self.start(sockets)
+            if owns_process:
+                # Else the collector walks through all modules again and again, because what hundreds of
+                # requests under way hold looks to it like growth: 27 ms each time, a fifth of HTTP/2's CPU
+                # (CPython 3.11, 512 streams, 2026-11).
+                gc.collect()
+                gc.freeze()
             await self.wait_should_exit()
         finally:
             if self._runtime is not None:

@@ -112,7 +112,7 @@ def _serve_alone(config: Config) -> None:
 
 async def _serve_controlled(server: Server, admin: AdminListeners) -> None:
     async with control_surface(SingleProcess(server), admin, server.config.admin.admin_token):
-        await server.serve_until_exit()
+        await server.serve_until_exit(owns_process=True)
 
 
 def _supervise(config: Config, reload_config: Callable[[], Config] | None) -> None:

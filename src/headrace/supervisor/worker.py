@@ -188,7 +188,7 @@ class Worker:
         )
         server = self._server = Server(config, seat)
         with server.capture_signals((signal.SIGTERM,)):
-            await server.serve_until_exit()
+            await server.serve_until_exit(owns_process=True)
 
     async def _serve_error(self, error: BaseException) -> None:
         """In development the port stays open, with a page that says what is wrong."""
