@@ -151,27 +151,29 @@ class WebSocketSession(HTTPExchange):
         self.buffered_bytes = 0
         return early
 
-    def feed_messages(self, events: Sequence[Any]) -> list[Any]:
+    def feed_messages(self, events: Sequence[Any]) -> Sequence[Any]:
         """Take the client's messages among an engine's events: each ``str`` and ``bytes``.
 
         Returns:
             The other events.
         """
-        others: list[Any] = []
-        append = self.messages.append
+        others: list[Any] | None = None
+        messages = self.messages
         for event in events:
             kind = type(event)
             if kind is bytes:
-                append({"type": "websocket.receive", "bytes": event})
+                messages.append({"type": "websocket.receive", "bytes": event})
             elif kind is str:
-                append({"type": "websocket.receive", "text": event})
+                messages.append({"type": "websocket.receive", "text": event})
+            elif others is None:
+                others = [event]
             else:
                 others.append(event)
-        if len(others) < len(events):
+        if others is None or len(others) < len(events):
             self.has_traffic = True
             if self._waiters:
                 self._wake_receivers()
-        return others
+        return others or ()
 
     def end(self, code: int, reason: str = "") -> None:
         """The session is over: ``receive`` gives what has come before, then ``websocket.disconnect``."""

@@ -145,17 +145,19 @@ class WebSocketChannel:
         if self._is_ending:
             return
         session = self.session
-        messages = session.messages
-        # Behind our own Close the engine drops messages itself, and must come to the client's.
-        is_bounded = self.engine.state is _OPEN and (bool(messages) or self._rate is not None)
-        allowance = self._allowance() if is_bounded else self._settings.max_queue
         engine = self.engine
+        rate = self._rate
+        # Behind our own Close the engine drops messages itself, and must come to the client's.
+        if (session.messages or rate is not None) and engine.state is _OPEN:
+            allowance = self._allowance()
+        else:
+            allowance = self._settings.max_queue
         while True:
             events = engine.receive_data(data, allowance)
             others = session.feed_messages(events) if events else events
             for event in others:
                 self._on_event(event)
-            if self._rate is not None:
+            if rate is not None:
                 self._count(events, allowance)
             if not (others and engine.has_unread) or len(others) < len(events):
                 break

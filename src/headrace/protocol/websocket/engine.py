@@ -111,13 +111,12 @@ class WebSocketEngine(FrameWriter):
         try:
             if self._is_holding:
                 data, position = self._resume(data, max_messages, events)
+                if self._taken_bytes >= MAX_TAKEN_BYTES:
+                    max_messages = 0
             size = len(data)
-            head_limit = size - 5
-            is_plain = self._message is None and self.state is _OPEN
-            if self._taken_bytes >= MAX_TAKEN_BYTES:
-                max_messages = 0
+            head_limit = size - 5 if self._message is None and self.state is _OPEN else 0
             while position < size and len(events) < max_messages:
-                if is_plain and position < head_limit:
+                if position < head_limit:
                     # The common case in line: a whole, short message in one frame. The rest is _take_frame.
                     first = data[position]
                     second = data[position + 1]
@@ -131,7 +130,7 @@ class WebSocketEngine(FrameWriter):
                 position = self._take_frame(data, position, events)
                 if self._taken_bytes >= MAX_TAKEN_BYTES:
                     break
-                is_plain = self._message is None and self.state is _OPEN
+                head_limit = size - 5 if self._message is None and self.state is _OPEN else 0
         except RemoteProtocolError as error:
             return self._fail(error, events)
         except UnicodeDecodeError as error:
