@@ -106,7 +106,10 @@ class WebSocketSession(HTTPExchange):
     has_access_line = False
     """Its answer is a line of ``uvicorn.error``, as uvicorn's."""
 
-    __slots__ = ("_channel", "_end", "_has_closed", "_waiters", "handshake", "has_traffic", "messages")
+    __slots__ = (
+        "_channel", "_end", "_has_closed", "_is_answer_due", "_waiters", "handshake", "has_traffic",
+        "messages",
+    )  # fmt: skip
 
     def __init__(
         self, application: ASGIApplication, stream: Stream, scope: dict[str, Any], event: RequestReceived
@@ -115,6 +118,8 @@ class WebSocketSession(HTTPExchange):
         self._channel: Channel | None = None
         self._end: Message | None = None
         self._has_closed = False
+        self._is_answer_due = False
+        """The application has just taken the last message that was there: most send once, and wait."""
         self._waiters: list[asyncio.Future[None]] = []
         self.handshake: Any = None
         self.has_traffic = False
@@ -209,7 +214,9 @@ class WebSocketSession(HTTPExchange):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                 raise
-        return messages.pop(0)
+        message = messages.pop(0)
+        self._is_answer_due = not messages
+        return message
 
     def send(self, message: Message) -> Awaitable[None]:
         """Take one ASGI message.
@@ -242,7 +249,12 @@ class WebSocketSession(HTTPExchange):
         if engine.out_bytes > HIGH_WATER_BYTES:
             channel.flush()
         elif not channel.is_flush_due:
-            channel.flush_later()
+            if self._is_answer_due:
+                # An answer on its own goes at once: a callback at the end of the turn would only cost time.
+                self._is_answer_due = False
+                channel.flush()
+            else:
+                channel.flush_later()
         return FINISHED if channel.is_writable else channel.wait_writable()
 
     # Within: the handshake
