@@ -104,8 +104,15 @@ class WebSocketEngine(FrameWriter):
             Events in order. After CloseReceived or ConnectionFailed the state is CLOSED, what follows is
             dropped, and the connection is to end once the out-buffer is written.
         """
-        if self.state is _CLOSED:
-            return NO_EVENTS
+        if self.state is not _OPEN:
+            if self.state is _CLOSED:
+                return NO_EVENTS
+        elif 6 <= len(data) < 132 and not self._is_holding and self._message is None and max_messages > 0:
+            # One short binary message and nothing else, as from a client that waits for its answer. Text can
+            # turn out not to be UTF-8, and goes below.
+            second = data[1]
+            if data[0] == 0x82 and second == len(data) + 122 and second <= self._max_short:
+                return (apply_mask(data[6:], data[2:6]),)
         events: list[Event] = []
         position = self._taken_bytes = 0
         try:
