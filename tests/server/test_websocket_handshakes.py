@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import trustme
@@ -193,7 +194,7 @@ class TestScope:
                     (b"x-y", b"1"),
                 ],
                 "subprotocols": ["a", "b"],
-                "state": {},
+                "state": {"headrace.leader": ANY},
                 "extensions": {"websocket.http.response": {}},
             }
         ]
@@ -223,7 +224,7 @@ class TestScope:
         server = serve(application, lifespan="on")
         for _ in range(2):
             connect(server)
-        assert seen == [{"pool": pool}] * 2
+        assert seen == [{"headrace.leader": ANY, "pool": pool}] * 2
 
     def test_tls(self, serve: Serve, tmp_path: Path) -> None:
         recorder = Recorder()

@@ -13,6 +13,8 @@ from typing import Any
 from headrace.config import ListenOptions
 from headrace.net import sockets
 from headrace.net.addresses import addresses_of
+from headrace.server.acceptor import Acceptor
+from headrace.server.load_board import BoardSlot
 
 Factory = Callable[[], asyncio.Protocol]
 
@@ -20,23 +22,40 @@ HANDSHAKE_TIMEOUT_S = 30.0
 
 
 class Listeners:
-    """Listening sockets, and the asyncio servers that accept from them.
+    """Listening sockets, and what accepts from them: asyncio's servers, or an ``Acceptor`` beside others.
 
-    asyncio's servers work on duplicates of the descriptors, so that accepting can stop and start again
-    while connections queue in the kernel.
+    Both work on duplicates of the descriptors, so that accepting can stop and start again while connections
+    queue in the kernel.
+
+    Args:
+        options: what to bind.
+        scheme: "http" or "https", for the announcements.
+        given: listening sockets in place of the configured ones; they stay the caller's.
+        slot: the place on the load board of a worker whose connections are balanced with those of others.
 
     Attributes:
         announcements: where each listens, as the start-up line says it.
         sockets: the listening sockets.
-        servers: asyncio's servers, empty while accepting is paused.
+        servers: asyncio's servers, empty while accepting is paused and where connections are balanced.
+
+    Raises:
+        ListenError: a socket cannot be bound.
     """
 
-    def __init__(self, options: ListenOptions, scheme: str, given: list[socket.socket] | None = None) -> None:
+    def __init__(
+        self,
+        options: ListenOptions,
+        scheme: str,
+        given: list[socket.socket] | None = None,
+        slot: BoardSlot | None = None,
+    ) -> None:
         self._backlog = options.backlog
         self._factory: Factory | None = None
         self._ssl: ssl.SSLContext | None = None
         self._are_ours = given is None
         self._is_changing = False
+        self._slot = slot
+        self._acceptor: Acceptor | None = None
         self.sockets: list[socket.socket] = list(given or ())
         self.servers: list[asyncio.AbstractServer] = []
         self.announcements: list[str] = []
@@ -53,14 +72,27 @@ class Listeners:
             sockets.close(self.sockets)
             raise
 
-    async def accept(self, factory: Factory, context: ssl.SSLContext | None) -> None:
-        """Start accepting; each connection gets a protocol from ``factory``."""
+    async def accept(
+        self, factory: Factory, context: ssl.SSLContext | None, count: Callable[[], int] | None = None
+    ) -> None:
+        """Start accepting.
+
+        Args:
+            factory: makes the protocol of each connection.
+            context: for TLS.
+            count: how many connections are open; needed where they are balanced.
+        """
         self._factory = factory
         self._ssl = context
+        if self._slot is not None:
+            assert count is not None
+            self._acceptor = Acceptor(self.sockets, factory, self._tls_options(), count, self._slot)
         await self._start()
 
     def pause(self) -> None:
         """Stop accepting; the kernel goes on queueing."""
+        if self._acceptor is not None:
+            self._acceptor.pause()
         for server in self.servers:
             server.close()
         self.servers = []
@@ -78,10 +110,25 @@ class Listeners:
         """Stop listening; Unix socket paths of ours go too."""
         self.pause()
         self._factory = None
+        if self._acceptor is not None:
+            self._acceptor.close()
         if self._are_ours:
             sockets.close(self.sockets)
 
+    async def settle(self) -> None:
+        """Wait, behind ``close``, until accepted connections have their protocol; late handshakes are cut."""
+        if self._acceptor is not None:
+            await self._acceptor.settle()
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._ssl is None:
+            return {}
+        return {"ssl": self._ssl, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+
     async def _start(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.start()
+            return
         loop = asyncio.get_running_loop()
         servers: list[asyncio.AbstractServer] = []
         try:
@@ -101,9 +148,7 @@ class Listeners:
     ) -> asyncio.AbstractServer:
         assert self._factory is not None
         create: Any = loop.create_server
-        options: dict[str, Any] = {"sock": duplicate, "backlog": self._backlog, "ssl": self._ssl}
-        if self._ssl is not None:
-            options["ssl_handshake_timeout"] = HANDSHAKE_TIMEOUT_S
+        options: dict[str, Any] = {"sock": duplicate, "backlog": self._backlog, **self._tls_options()}
         if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
             create = loop.create_unix_server
             if sys.version_info >= (3, 13):

@@ -14,6 +14,11 @@ import tempfile
 ABSENT = 2**31 - 1
 """Stands in the slot of a worker that does not accept, so that it is never the least."""
 
+SLACK = 16
+"""One part in so many of its connections is what a worker may have more than the least. With 64 connections
+on 4 workers that keeps each below 1.2 times the mean; less slack made them wait for each other more often
+and spread no more evenly (2026-11-25, ``benchmarks/spread.py``)."""
+
 _INT_BYTES = 4
 
 
@@ -87,7 +92,8 @@ class LoadBoard:
 
     def least(self) -> int:
         """The smallest count, ``ABSENT`` when nobody accepts."""
-        return min(self._counts[: self._used[0]], default=ABSENT)
+        used = self._used[0]
+        return min(self._counts[:used]) if used else ABSENT
 
     def least_but(self, slot: int) -> int | None:
         """The smallest count of the other accepting workers, None when there are none."""
@@ -130,11 +136,11 @@ class BoardSlot:
         self._silent: dict[int, int] = {}
 
     def set(self, count: int) -> None:
-        """Say how many connections are open."""
+        """Say that connections are accepted here, and how many are open; a sign of life as well."""
         self._board.set(self._slot, count)
 
     def leave(self) -> None:
-        """Say that no more are accepted."""
+        """Say that none are accepted here."""
         self._board.clear(self._slot)
 
     def is_ahead(self, count: int) -> bool:
@@ -143,36 +149,32 @@ class BoardSlot:
         Args:
             count: how many are open here.
         """
-        limit = count - _slack(count)
+        limit = count - count // SLACK
         if limit <= self._board.least():
             return False
-        if not self._silent:
-            return True
         signs = self._board.signs()
-        for slot, other in enumerate(self._board.counts()):
-            if 0 <= other < limit and self._silent.get(slot) != signs[slot]:
-                return True
-        return False
+        return any(
+            0 <= other < limit and self._silent.get(slot) != signs[slot]
+            for slot, other in enumerate(self._board.counts())
+        )
 
     def watch(self) -> None:
         """Begin to look whether the others give a sign of life."""
         self._watched = self._board.signs()
 
     def judge(self) -> None:
-        """Whoever gave none since ``watch`` is not waited for until it does."""
+        """Whoever gave none since ``watch`` is not waited for until it gives one; and watch on."""
         signs = self._board.signs()
         self._silent = {slot: sign for slot, sign in enumerate(self._watched) if signs[slot] == sign}
-
-
-def _slack(count: int) -> int:
-    return SLACK_BASE + count // SLACK_DIV
-
-
-SLACK_BASE = int(os.environ.get("SLACK_BASE", "0"))
-SLACK_DIV = int(os.environ.get("SLACK_DIV", "8"))
+        self._watched = signs
 
 
 def _anonymous_file() -> int:
+    """An empty file that goes when the last descriptor of it is closed.
+
+    Raises:
+        OSError: as the kernel gave it.
+    """
     if hasattr(os, "memfd_create"):
         return os.memfd_create("headrace-load-board")
     fd, path = tempfile.mkstemp()
