@@ -15,6 +15,7 @@ import sse_clock
 import streamed_response
 import timing
 import websocket_echo
+import which_worker
 from index import render_index
 from recipe import Recipe
 
@@ -24,6 +25,7 @@ RECIPES: tuple[Recipe, ...] = (
     websocket_echo.RECIPE,
     streamed_response.RECIPE,
     sse_clock.RECIPE,
+    which_worker.RECIPE,
 )
 """A new recipe is one module and one line here."""
 

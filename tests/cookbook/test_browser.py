@@ -119,3 +119,20 @@ def test_clock_page_comes_back_by_itself(browser: Browser) -> None:
     browser.wait_until("document.querySelector('#status').textContent === 'connecting again'")
     with HeadraceProcess("main:app", "--port", str(port), folder=COOKBOOK):
         browser.wait_until("document.querySelector('#status').dataset.state === 'open'")
+
+
+def test_worker_page_shows_who_answers(browser: Browser) -> None:
+    with HeadraceProcess("main:app", "--workers", "2", folder=COOKBOOK) as process:
+        browser.open(f"{process.url}/worker")
+        served = int(browser.evaluate("document.querySelector('#pid').textContent"))
+        assert served != process.pid
+        done = "document.querySelector('#status').dataset.state === 'open'"
+        both = "document.querySelectorAll('#workers tr').length === 2"
+        browser.wait_until(f"{done} && ({both} || document.querySelector('#ask').click())")
+        rows = browser.evaluate("""
+            [...document.querySelectorAll('#workers tr')]
+                .map((row) => [...row.cells].slice(0, 3).map((cell) => cell.textContent))
+        """)
+    assert served in {int(pid) for pid, _, _ in rows}
+    assert sorted(leads for _, leads, _ in rows) == ["", "yes"]
+    assert sum(int(count) for _, _, count in rows) % 24 == 0

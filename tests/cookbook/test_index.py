@@ -24,12 +24,13 @@ def test_index_names_every_recipe_and_every_link_works(client: httpx.Client) -> 
         assert client.get(f"/{link}").status_code == 200, link
 
 
-PAGES = ("/", "/echo", "/clock")
+PAGES = ("/", "/echo", "/clock", "/worker")
 every_page = pytest.mark.parametrize("path", PAGES)
 
 
 def test_every_page_is_looked_at(client: httpx.Client) -> None:
-    assert {page.stem for page in COOKBOOK.glob("*.html")} == {"index", "websocket_echo", "sse_clock"}
+    pages = {page.stem for page in COOKBOOK.glob("*.html")}
+    assert pages == {"index", "websocket_echo", "sse_clock", "which_worker"}
     for path in PAGES:
         page = client.get(path)
         assert page.status_code == 200
@@ -39,7 +40,9 @@ def test_every_page_is_looked_at(client: httpx.Client) -> None:
 @every_page
 def test_page_refers_to_nothing_but_its_own_folder(client: httpx.Client, path: str) -> None:
     """So it loads nothing from elsewhere, and works behind a proxy's prefix."""
-    references = re.findall(r"""(?:href|src|URL|EventSource)(?:=|\()"([^"]*)\"""", client.get(path).text)
+    references = re.findall(
+        r"""(?:href|src|URL|EventSource|fetch)(?:=|\()"([^"]*)\"""", client.get(path).text
+    )
     assert len(references) >= 3
     for reference in references:
         assert not re.match(r"/|https?:|wss?:", reference)
