@@ -42,6 +42,7 @@ class Lifespan:
         self._startup = asyncio.Event()
         self._shutdown = asyncio.Event()
         self._failure: str | None = None
+        self._error: BaseException | None = None
         self._is_given_up = False
         self._task: asyncio.Task[None] | None = None
 
@@ -72,7 +73,7 @@ class Lifespan:
             return False
         if self._failure is not None:
             _logger.error("Application startup failed. Exiting.")
-            raise WorkerError(f"Application startup failed: {self._failure}")
+            raise WorkerError(f"Application startup failed: {self._failure}") from self._error
         _logger.info("Application startup complete.")
         return True
 
@@ -140,6 +141,7 @@ class Lifespan:
             return
         if self._startup.is_set() or self._mode == "on":
             self._failure = f"{error!r}"
+            self._error = error
             _logger.error("Exception in 'lifespan' protocol\n", exc_info=error)
         else:
             _logger.info("ASGI 'lifespan' protocol appears unsupported.")

@@ -114,6 +114,9 @@ class Supervisor:
         Raises:
             HeadraceError: the first worker could not start, or, later, none does any more.
         """
+        if self._watcher is not None:
+            folders = [str(folder) for folder in self._watcher.folders]
+            _logger.info("Will watch for changes in these directories: %s", folders)
         _logger.info("Started parent process [%d]", os.getpid())
         with self._handle_signals():
             ticking = asyncio.ensure_future(self._tick_for_ever())

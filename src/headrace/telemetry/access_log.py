@@ -35,6 +35,7 @@ from headrace.telemetry.access_formats import (
 )
 from headrace.telemetry.access_template import TemplateText
 from headrace.telemetry.log_formatters import ACCESS_FMT, ACCESS_LOGGER, AccessFormatter, JSONFormatter
+from headrace.telemetry.pretty import PrettyFormatter, PrettyText
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -138,6 +139,11 @@ class AccessLog:
             if key not in self._formats:
                 self._formats[key] = JSONText(level_name)
             return self._formats[key]
+        if type(formatter) is PrettyFormatter:
+            key = ("pretty", formatter.use_colors)
+            if self._format is None and key not in self._formats:
+                self._formats[key] = PrettyText(formatter.use_colors)
+            return self._format or self._formats[key]
         if type(formatter) is AccessFormatter:
             if not formatter.is_plain:
                 return None
