@@ -182,6 +182,12 @@ class TestLimits:
         eventually(lambda: not is_alive(old))
         assert body(server) != b"%d" % old
 
+    def test_memory_limit_below_the_start(self, supervise: Supervise) -> None:
+        server = supervise("--limit-worker-memory", "2000000", workers=1)
+        server.wait_line("below what it holds when it starts")
+        (only,) = server.wait_ready(1)
+        assert body(server) == b"%d" % only
+
     def test_lifetime(self, supervise: Supervise) -> None:
         server = supervise("--worker-lifetime", "1", workers=1)
         (old,) = server.wait_ready(1)
@@ -224,11 +230,12 @@ class TestLeader:
         os.kill(first, signal.SIGKILL)
         eventually(lambda: not is_alive(first))
         server.wait_ready(2)
+        # The word reaches the next one when the old one has gone.
+        eventually(lambda: len(self.leaders(server)) == 1)
         (second,) = self.leaders(server)
         assert second != first
         reload(server)
         server.wait_ready(2)
-        # The word reaches the new one when the old one has gone.
         eventually(lambda: len(self.leaders(server)) == 1)
         assert not self.leaders(server) & {first, second}
 

@@ -564,8 +564,7 @@ class Supervisor:
             self.config = new
             await self._spawner.renew(new)
             for slot in list(self._slots):
-                if slot in self._slots:
-                    await slot.replace("a reload")
+                await self._replace_if_kept(slot)
             if new.process.workers != old.process.workers and new.process.workers:
                 self._scale(new.process.workers)
             self._graceful_s = new.process.timeout_graceful_shutdown
@@ -578,6 +577,16 @@ class Supervisor:
             raise
         finally:
             self._say_ready()
+
+    async def _replace_if_kept(self, slot: Slot | DevelopmentSlot) -> None:
+        """Replace the worker of a place, unless the place is given up before or meanwhile."""
+        if slot not in self._slots:
+            return
+        try:
+            await slot.replace("a reload")
+        except WorkerError:
+            if slot in self._slots:
+                raise
 
     def _new_config(self, old: Config) -> Config:
         if self._reload_config is None:

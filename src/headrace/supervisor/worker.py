@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import logging
 import os
 import signal
 import socket
@@ -46,6 +47,8 @@ from headrace.supervisor.relay import Relay
 from headrace.telemetry.loop_lag import LoopLag
 
 STARTUP_FAILURE = 3
+
+_logger = logging.getLogger("uvicorn.error")
 
 
 def main() -> NoReturn:
@@ -133,6 +136,7 @@ class Worker:
         self._lag: LoopLag | None = None
         self._lifetime: asyncio.TimerHandle | None = None
         self._error = ""
+        self._most_bytes: int | None = None
         self._is_told_to_drain = False
 
     def run(self) -> int:
@@ -213,6 +217,7 @@ class Worker:
         assert self._pipe is not None
         assert self._lag is not None
         self._lag.start()
+        self._check_memory_limit()
         lifetime_s = self._config.process.worker_lifetime
         if lifetime_s is not None:
             # Workers that were started together must not end together.
@@ -221,6 +226,18 @@ class Worker:
                 spread_s, self._retire, f"it has lived for {lifetime_s:g} s"
             )
         self._pipe.send(Ready(self._error))
+
+    def _check_memory_limit(self) -> None:
+        limit, memory = self._config.process.limit_worker_memory, memory_bytes()
+        if limit is not None and memory > limit:
+            # Its successor would be no smaller: it would be replaced for ever.
+            _logger.warning(
+                "The limit for a worker's memory, %d MiB, is below what it holds when it starts, %d MiB; it is "
+                "not applied.",
+                limit >> 20, memory >> 20,
+            )  # fmt: skip
+            return
+        self._most_bytes = limit
 
     def _on_retire(self, reason: str) -> None:
         assert self._pipe is not None
@@ -272,9 +289,8 @@ class Worker:
                 round(self._lag.take(), 6),
             )
         )
-        limit = self._config.process.limit_worker_memory
-        if limit is not None and memory > limit:
-            server.retire(f"it holds {memory >> 20} MiB, more than {limit >> 20}")
+        if self._most_bytes is not None and memory > self._most_bytes:
+            server.retire(f"it holds {memory >> 20} MiB, more than {self._most_bytes >> 20}")
 
     def _on_drain(self, drain: Message) -> None:
         assert isinstance(drain, Drain)
