@@ -23,15 +23,15 @@ WAIT_S = 0.001
 
 PATIENCE = 20
 """After how many waits in a row a worker that gave no sign of life is waited for no longer. A living worker
-is silent for a turn of its loop, and for as long as others have its core: with 5 waits, bursts on a busy
-machine gave one worker up to 1.9 times the mean (2026-11-25, 4 workers, 2 cores)."""
+is silent for a turn of its loop, and for as long as others have its core: on a busy machine bursts gave one
+worker up to 4 times the mean with one wait, and once 1.9 times with 10 (2026-11-25, 4 workers, 2 cores)."""
 
 MAX_WAITS = 2 * PATIENCE
 """After so many the connection is taken even though the others live: they may not see this listener."""
 
 MAX_TAKEN = 8
 """Connections accepted in one turn of the loop, as long as this worker is not ahead: what is open already
-has a right to the loop, too. Accepting one a turn cost 15 µs more for each (2026-11-25)."""
+has a right to the loop, too. One a turn cost 15 µs of CPU more for each (2026-11-25, one worker)."""
 
 RETRY_S = 1.0
 """Time between two tries when the process or the machine is out of descriptors or memory."""
@@ -139,11 +139,9 @@ class Acceptor:
 
     def _on_ready(self, sock: socket.socket) -> None:
         """Somebody wants to connect; another worker may have been faster."""
-        slot = self._slot
         for taken in range(MAX_TAKEN):
-            count = self._open()
-            slot.set(count)
-            if self._waits < MAX_WAITS and slot.is_ahead(count):
+            is_ahead = self._slot.set(self._open())
+            if is_ahead and self._waits < MAX_WAITS:
                 if not taken:
                     self._step_back()
                 return

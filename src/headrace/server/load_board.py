@@ -135,38 +135,34 @@ class BoardSlot:
         self._watched: list[int] = []
         self._silent: dict[int, int] = {}
 
-    def set(self, count: int) -> None:
-        """Say that connections are accepted here, and how many are open; a sign of life as well."""
+    def set(self, count: int) -> bool:
+        """Say that connections are accepted here, and how many are open; a sign of life as well.
+
+        Returns:
+            Whether this worker is ahead: another, which answers, has fewer and should have the next one.
+        """
         self._board.set(self._slot, count)
+        limit = count - count // SLACK
+        if limit <= self._board.least():
+            return False
+        # One of the lists is longer when a worker takes a new slot between the two.
+        others = zip(self._board.counts(), self._board.signs(), strict=False)
+        return any(
+            0 <= other < limit and self._silent.get(slot) != sign for slot, (other, sign) in enumerate(others)
+        )
 
     def leave(self) -> None:
         """Say that none are accepted here."""
         self._board.clear(self._slot)
-
-    def is_ahead(self, count: int) -> bool:
-        """Whether another worker should have the next connection, as it has fewer and answers.
-
-        Args:
-            count: how many are open here.
-        """
-        limit = count - count // SLACK
-        if limit <= self._board.least():
-            return False
-        signs = self._board.signs()
-        return any(
-            0 <= other < limit and self._silent.get(slot) != signs[slot]
-            for slot, other in enumerate(self._board.counts())
-        )
 
     def watch(self) -> None:
         """Begin to look whether the others give a sign of life."""
         self._watched = self._board.signs()
 
     def judge(self) -> None:
-        """Whoever gave none since ``watch`` is not waited for until it gives one; and watch on."""
-        signs = self._board.signs()
-        self._silent = {slot: sign for slot, sign in enumerate(self._watched) if signs[slot] == sign}
-        self._watched = signs
+        """Whoever gave none since ``watch`` is not waited for until it gives one; then watch on."""
+        self._silent = dict(enumerate(self._watched))
+        self._watched = self._board.signs()
 
 
 def _anonymous_file() -> int:

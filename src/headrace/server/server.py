@@ -240,6 +240,7 @@ class Server:
         if runtime.connection_limit is not None:
             await runtime.connection_limit.close()
         self._listeners.close()
+        await self._listeners.settle()
         await drain.run()
         if not self.force_exit:
             await self._lifespan.shutdown()
@@ -301,7 +302,8 @@ class Server:
         tls = self._tls
         access_log = self._access_log if self._access_log is not None and self._access_log.enabled else None
         turn = Turn(asyncio.get_running_loop(), context)
-        listeners = Listeners(config.listen, "http" if tls is None else "https", sockets)
+        slot = None if self._seat is None else self._seat.board_slot
+        listeners = Listeners(config.listen, "http" if tls is None else "https", sockets, slot)
         try:
             runtime = Runtime(config, stack, lifespan.state, turn, access_log)
             runtime.limit_requests = _limit_requests(config)
@@ -312,7 +314,11 @@ class Server:
                     config.listen.limit_connections, listeners.pause, listeners.resume
                 )
             self._sweep = Sweep(runtime, listeners, tls, config.tls.ssl_reload_interval)
-            await listeners.accept(self._factory(runtime), None if tls is None else tls.context)
+            await listeners.accept(
+                self._factory(runtime),
+                None if tls is None else tls.context,
+                lambda: len(runtime.connections),
+            )
         except BaseException:
             listeners.close()
             raise
