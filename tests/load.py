@@ -12,8 +12,8 @@ from live import PATIENCE_S
 class Load:
     """``count`` keep-alive clients, each with one request under way at any time.
 
-    Nothing is tried again: a connection that ends without an answer, is refused or is answered with anything but
-    200 is a failure.
+    Nothing is tried again: a connection that ends without an answer, is refused or is answered with anything
+    but 200 is a failure.
 
     Attributes:
         failures: what went wrong, one line each.

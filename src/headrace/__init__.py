@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from headrace.server.entry import serve
+    from headrace.server.leadership import leadership
     from headrace.server.server import Server
     from headrace.supervisor.entry import run
 
@@ -34,6 +35,7 @@ __all__ = [
     "Server",
     "WorkerError",
     "__version__",
+    "leadership",
     "run",
     "serve",
 ]
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "Config": "headrace.config",
     "Server": "headrace.server.server",
+    "leadership": "headrace.server.leadership",
     "run": "headrace.supervisor.entry",
     "serve": "headrace.server.entry",
 }

@@ -47,6 +47,13 @@ def test_command_line_over_file_over_default(headrace: Any, server: Any, folder:
     assert (second.listen.port, second.listen.backlog) == (3, 2048)
 
 
+@pytest.mark.parametrize("arguments", [("--workers", "auto"), ("--workers=AUTO",)])
+def test_workers_auto(headrace: Any, server: Any, arguments: tuple[str, ...]) -> None:
+    assert headrace("run", *arguments).exit_code == 0
+    assert server.configs[0].process.workers == 0
+    assert headrace("run", "--workers", "0").exit_code == 2
+
+
 def test_env_file_is_loaded_before_the_application(spawn: Any, tmp_path: Path) -> None:
     (tmp_path / "prod.env").write_text("HR_TEST_VARIABLE=loaded")
     source = """

@@ -15,7 +15,7 @@ import pytest
 
 from headrace.cli import main
 from headrace.config import rows
-from processes import PATIENCE_S, clean_environment
+from processes import PATIENCE_S, HeadraceProcess, clean_environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -31,7 +31,9 @@ LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 VARIABLE = re.compile(r"\b(?:HEADRACE|UVICORN)_[A-Z0-9_]+\b")
 
-COMMAND_OPTIONS = {"--version", "--help", "--config", "--json"}
+COMMAND_OPTIONS = {"--version", "--help", "--config", "--json", "--no-wait"}
+
+TAKE_ALL_OPTIONS = ("run", "dev", "check")
 
 
 def fences(page: Path, *languages: str) -> Iterator[str]:
@@ -95,12 +97,13 @@ def test_variables_named_exist(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every file that the pages' commands name."""
+    """A folder with everything that the pages' commands name."""
     folder = tmp_path_factory.mktemp("pages")
     for page in PAGES:
         for text in fences(page, "python"):
             if named := re.match(r"# file: (\S+)\n", text):
                 (folder / named[1]).write_text(text, encoding="utf-8")
+    (folder / "src").mkdir()
     subprocess.run(shlex.split(openssl_line()), cwd=folder, check=True, capture_output=True)
     return folder
 
@@ -132,16 +135,26 @@ COMMANDS = sorted({
     (" ".join(f"{name}={value}" for name, value in variables.items()), tuple(words))
     for page in PAGES
     for variables, words in commands(page)
-    if words[:1] in (["run"], ["check"])
+    if words[:1] and words[0] in TAKE_ALL_OPTIONS
 })  # fmt: skip
 
 
 @pytest.mark.parametrize(("variables", "words"), COMMANDS, ids=[" ".join(words) for _, words in COMMANDS])
 def test_commands_shown_are_valid(check: Callable[..., str], variables: str, words: tuple[str, ...]) -> None:
-    """``headrace check`` accepts what each ``headrace run`` of the pages is given."""
+    """``headrace check`` accepts what each ``headrace run`` and ``headrace dev`` of the pages is given."""
     environment = dict(pair.split("=", 1) for pair in variables.split())
     output = check(*words[1:], **environment)
     assert '"ok": true' in output if "--json" in words else "is valid" in output
+
+
+@every_page
+def test_other_commands_shown_are_valid(page: Path) -> None:
+    for _, words in commands(page):
+        if words and words[0] not in (*TAKE_ALL_OPTIONS, "--version", "--help"):
+            with click.Context(main) as context:
+                command = main.get_command(context, words[0])
+                assert command is not None, words
+                command.make_context(words[0], words[1:], parent=context)
 
 
 @every_page
@@ -162,6 +175,14 @@ def test_python_shown_runs(page: Path, tmp_path: Path) -> None:
             check=True,
             timeout=PATIENCE_S,
         )
+
+
+def test_the_scheduler_shown_runs_in_one_worker(folder: Path) -> None:
+    with HeadraceProcess("scheduled:app", "--workers", "2", folder=folder) as process:
+        process.wait_line(r"Worker 2 .* is ready")
+        process.wait_line("sending reminders")
+        assert process.stop() == 0
+    assert process.output.count("sending reminders") == 1
 
 
 def test_every_page_of_the_documentation_is_in_its_index() -> None:

@@ -15,7 +15,7 @@ from supervised import APP, Supervised, is_alive
 
 @pytest.fixture
 def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    """Give a function that writes ``app.py`` and runs ``headrace run app:app`` with workers on a free port."""
+    """Give a function that writes ``app.py`` and runs ``headrace run app:app`` with workers."""
     processes: list[Supervised] = []
 
     def start(*arguments: str, source: str = APP, workers: int = 2, **more: Any) -> Supervised:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+import headrace
+from headrace.errors import WorkerError
 from live import Client, eventually
 from load import Load
 from supervised import APP, Supervised, is_alive
@@ -106,6 +108,15 @@ class TestReload:
         (tmp_path / "app.py").write_text(NEW)
         reload(server)
         assert not set(server.wait_ready(2)) & set(workers)
+
+    def test_failure_behind_the_first_worker_is_said(self, supervise: Supervise, tmp_path: Path) -> None:
+        server = supervise(workers=2)
+        before = server.wait_ready(2)
+        # Who makes the file is the only one of the new version that starts.
+        (tmp_path / "app.py").write_text("open('taken', 'x').close()\n" + NEW)
+        reload(server, "The reload came to an end behind 1 of 2 workers")
+        eventually(lambda: len(set(server.workers()) & set(before)) == 1)
+        assert len(server.wait_ready(2)) == 2
 
     def test_configuration_is_read_again(self, supervise: Supervise, tmp_path: Path) -> None:
         file = tmp_path / "headrace.toml"
@@ -250,6 +261,16 @@ class TestLeader:
         assert sorted(line for line in server.out if line.startswith("leads")) == [
             "leads False\n", "leads False\n", "leads True\n",
         ]  # fmt: skip
+
+    def test_function_for_code_without_a_scope(self, supervise: Supervise) -> None:
+        source = APP.replace("import asyncio, os, time", "import asyncio, os, time, headrace").replace(
+            'bool(scope["state"]["headrace.leader"])', "bool(headrace.leadership())"
+        )
+        server = supervise(source=source, workers=2)
+        server.wait_ready(2)
+        assert len(self.leaders(server)) == 1
+        with pytest.raises(WorkerError, match="knows no server here"):
+            headrace.leadership()
 
     def test_single_process_leads(self, spawn: Callable[..., Supervised]) -> None:
         assert body(spawn(APP), "/leader").endswith(b" 1")

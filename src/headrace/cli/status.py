@@ -29,7 +29,7 @@ def _describe(status: dict[str, Any]) -> str:
     lines = [
         f"{title}, {status['state']}, up {_duration(status['uptime_s'])}",
         *(f"  on {listener}" for listener in status["listeners"]),
-        f"  {len(workers)} workers, wanted {status['target']}",
+        f"  workers: {len(workers)}, wanted {status['target']}",
     ]
     if workers:
         lines += ["", *_table([_HEADINGS, *map(_cells, workers)])]

@@ -141,7 +141,8 @@ def _check_flag(row: Row, value: Any) -> bool | None:
 def _check_typed_number(row: Row, value: Any) -> int | float | None:
     if value == "none" and row.nullable:
         return None
-    if value == "auto" and row.option.auto is not None:
+    if row.option.auto is not None and (value == "auto" or (value == row.option.auto and value is not False)):
+        # Also what a flag has been read to already.
         return row.option.auto
     if isinstance(value, bool) or not isinstance(value, int if row.kind == "integer" else int | float):
         raise ValueError(value)

@@ -1,8 +1,26 @@
-"""Which worker does what only one may do: ``scope["state"]["headrace.leader"]``."""
+"""Which worker does what only one may do: ``scope["state"]["headrace.leader"]``, ``leadership()``."""
 
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
+
+from headrace.errors import WorkerError
+
+current_leadership: ContextVar[Leadership] = ContextVar("headrace.leadership")
+"""Of the server that a task belongs to."""
+
+
+def leadership() -> Leadership:
+    """Whether this worker leads; for code that is not given a scope, as a framework's lifespan function.
+
+    Raises:
+        WorkerError: called outside of an application that a headrace server runs.
+    """
+    try:
+        return current_leadership.get()
+    except LookupError:
+        raise WorkerError("leadership() knows no server here: call it inside the application.") from None
 
 
 class Leadership:

@@ -28,7 +28,7 @@ from headrace.net.tls import TLSContexts, is_tls_wanted
 from headrace.server.connection import HTTPConnection
 from headrace.server.connection_limit import ConnectionLimit
 from headrace.server.drain import Drain
-from headrace.server.leadership import Leadership
+from headrace.server.leadership import Leadership, current_leadership
 from headrace.server.listening import Factory, Listeners
 from headrace.server.proxied import ProxiedConnection
 from headrace.server.runtime import Runtime, serves_http2
@@ -197,6 +197,8 @@ class Server:
         if config.log.access_log:
             self._access_log = AccessLog(config.log.access_log_format)
         _logger.info("Started server process [%d]", os.getpid())
+        leadership = Leadership(True) if self._seat is None else self._seat.leadership
+        current_leadership.set(leadership)
         # Tasks of requests start from the context that was current here: nothing that the lifespan, another
         # request or a connection's callback sets is seen in them.
         context = contextvars.copy_context()
@@ -206,7 +208,7 @@ class Server:
             config.application.timeout_startup or None,
             config.application.timeout_shutdown or None,
         )
-        lifespan.state["headrace.leader"] = Leadership(True) if self._seat is None else self._seat.leadership
+        lifespan.state["headrace.leader"] = leadership
         # A signal that comes before the application has started ends the start.
         self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, lifespan.give_up)
         if self._should_exit or not await lifespan.startup():
@@ -317,7 +319,7 @@ class Server:
             await listeners.accept(
                 self._factory(runtime),
                 None if tls is None else tls.context,
-                lambda: len(runtime.connections),
+                runtime.connections.__len__,
             )
         except BaseException:
             listeners.close()

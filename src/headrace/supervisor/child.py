@@ -8,7 +8,6 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from headrace.errors import WorkerError

@@ -16,7 +16,7 @@ from headrace.config import Config, load, load_env_file
 from headrace.errors import ApplicationImportError, HeadraceError
 from headrace.net.addresses import addresses_of
 from headrace.net.tls import is_tls_wanted
-from headrace.server.entry import configure_logging, say_where, say_what_is_served_instead
+from headrace.server.entry import configure_logging, say_what_is_served_instead, say_where
 from headrace.server.listening import Listeners
 from headrace.server.loops import loop_factory
 from headrace.server.server import Server

@@ -1,4 +1,4 @@
-"""The worker's end of its lifeline: heard by a thread, so that it is heard while the event loop is blocked."""
+"""The worker's end of its lifeline: heard by a thread, also while the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.supervisor.control import DumpStacks, FrameDecoder, Stacks, encode
 from headrace.supervisor.stacks import describe_stacks
 
 GRACE_S = 1.0
-"""What a worker has to end in when its supervisor is gone: an orphan would hold the port against a new one."""
+"""What a worker has to end in when its supervisor is gone: an orphan would hold the port."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -60,7 +60,7 @@ class Lifeline:
 def end_with_parent(parent: int) -> None:
     """Have the kernel send SIGTERM when the process that started this one ends; Linux only.
 
-    It is the net below the lifeline: it also holds before that is listened to, and while a module is imported.
+    It is the net below the lifeline, and also holds before that is listened to.
     """
     if not sys.platform.startswith("linux"):
         return

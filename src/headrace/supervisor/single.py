@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from headrace.errors import ControlRefused
 from headrace.server.server import Server
 from headrace.supervisor.memory import memory_bytes
 from headrace.version import __version__
+
+_logger = logging.getLogger("uvicorn.error")
 
 
 class SingleProcess:
@@ -81,6 +84,7 @@ class SingleProcess:
 
     def stop(self) -> None:
         """Drain and end."""
+        _logger.info("Told to stop over the control surface.")
         self._server.should_exit = True
 
 

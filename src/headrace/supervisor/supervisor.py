@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from headrace.config import Config
@@ -103,6 +103,7 @@ class Supervisor:
         self._news = asyncio.Event()
         self._graceful_s = config.process.timeout_graceful_shutdown
         self._signals: list[int] = []
+        self._was_complete = False
         self.is_stopping = False
         self.is_running = False
 
@@ -316,7 +317,7 @@ class Supervisor:
             self._leader.lead()
 
     def _shows(self) -> str:
-        """Which errors a worker shows as a page: a wrong name on the command line none, while one develops."""
+        """Which errors a worker shows as a page; a wrong name on the command line is none of them."""
         if not self.config.process.reload:
             return "none"
         return "every" if self.is_running else "application"
@@ -438,7 +439,7 @@ class Supervisor:
     def _on_stop_signal(self, number: signal.Signals) -> None:
         self._signals.append(number)
         _logger.info("Received %s, exiting.", number.name)
-        self.stop(is_quick=number is signal.SIGQUIT)
+        self._begin_stop(is_quick=number is signal.SIGQUIT)
 
     def _on_reload_signal(self) -> None:
         if self.is_stopping or not self.is_running:
@@ -464,9 +465,16 @@ class Supervisor:
     # What an operator may ask for: admin.Controls
 
     def is_ready(self) -> bool:
-        """Whether requests should be sent here: every place has a worker that serves, and no stop has begun."""
-        ready = sum(slot.child is not None and not slot.child.is_condemned for slot in self._slots)
-        return self.is_running and not self.is_stopping and ready >= self._target
+        """Whether requests should be sent here: enough workers serve, and no stop has begun.
+
+        All of them until the start is done, at least half of them from then on: one that is being replaced
+        must not take the others out of service.
+        """
+        if not self.is_running or self.is_stopping:
+            return False
+        serving = sum(slot.child is not None and not slot.child.is_condemned for slot in self._slots)
+        self._was_complete |= serving >= self._target
+        return 2 * serving >= self._target if self._was_complete else serving >= self._target
 
     def status(self) -> dict[str, Any]:
         """How everything is."""
@@ -489,8 +497,12 @@ class Supervisor:
         """Every option with its value and source."""
         return describe_options(self.config)
 
-    def stop(self, is_quick: bool = False) -> None:
+    def stop(self) -> None:
         """Drain and end; asked again, without waiting for requests."""
+        _logger.info("Told to stop over the control surface.")
+        self._begin_stop(is_quick=False)
+
+    def _begin_stop(self, is_quick: bool) -> None:
         if is_quick:
             self._graceful_s = 0.0
         if self.is_stopping:
@@ -557,6 +569,7 @@ class Supervisor:
 
     async def _reload(self) -> None:
         old = self.config
+        before = {slot.child for slot in self._slots}
         try:
             systemd.reloading()
             new = self._new_config(old)
@@ -573,7 +586,8 @@ class Supervisor:
         except HeadraceError as error:
             self.config = old
             self._spawner.go_back()
-            _logger.error("The reload came to nothing, what ran before stays. %s", error)
+            # Nobody can bring the old code back: places that have the new version keep it.
+            _logger.error("%s %s", _stays(self._slots, before), error)
             raise
         finally:
             self._say_ready()
@@ -633,3 +647,11 @@ class Supervisor:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+
+def _stays(slots: Collection[Slot | DevelopmentSlot], before: Collection[Child | None]) -> str:
+    """How far a reload has come that failed."""
+    new = sum(slot.child not in before for slot in slots)
+    if not new:
+        return "The reload came to nothing, what ran before stays."
+    return f"The reload came to an end behind {new} of {len(slots)} workers, the others are the old ones."

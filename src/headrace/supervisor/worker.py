@@ -67,8 +67,8 @@ def become_worker(control: socket.socket, lifeline: socket.socket, application: 
         control, lifeline: this process's ends, blocking.
         application: loaded already, by a template; else it is imported.
     """
-    # A terminal's Ctrl-C reaches the whole group: the supervisor decides. What a shell or an operator sends to
-    # all of them by mistake does no harm.
+    # A terminal's Ctrl-C reaches the whole group: the supervisor decides. What a shell or an operator sends
+    # to all of them by mistake does no harm.
     for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -232,8 +232,8 @@ class Worker:
         if limit is not None and memory > limit:
             # Its successor would be no smaller: it would be replaced for ever.
             _logger.warning(
-                "The limit for a worker's memory, %d MiB, is below what it holds when it starts, %d MiB; it is "
-                "not applied.",
+                "The limit for a worker's memory, %d MiB, is below what it holds when it starts, %d MiB; it "
+                "is not applied.",
                 limit >> 20, memory >> 20,
             )  # fmt: skip
             return
