@@ -74,7 +74,7 @@ class TestReload:
         assert (response.status, response.get("connection")) == (200, "close")
 
     def test_idle_connection_serves_once_more(self, supervise: Supervise) -> None:
-        server = supervise(workers=1, *("--worker-lifetime", "3600"))
+        server = supervise("--worker-lifetime", "3600", workers=1)
         (old,) = server.wait_ready(1)
         client = server.connect()
         assert client.request().get("connection") is None
@@ -253,7 +253,8 @@ class TestLeader:
     def test_lifespan_knows_it(self, supervise: Supervise) -> None:
         source = APP.replace(
             "        while True:",
-            "        print('leads', bool(scope['state']['headrace.leader']), flush=True)\n        while True:",
+            "        print('leads', bool(scope['state']['headrace.leader']), flush=True)\n"
+            "        while True:",
             1,
         )
         server = supervise(source=source, workers=3)

@@ -79,7 +79,7 @@ def test_umask(supervise: Supervise, tmp_path: Path) -> None:
 
 
 def test_titles(supervise: Supervise) -> None:
-    server = supervise(workers=1, *("--worker-lifetime", "3600"))
+    server = supervise("--worker-lifetime", "3600", workers=1)
     (worker,) = server.wait_ready(1)
     name = Path(f"/proc/{worker}/comm").read_text() + Path(f"/proc/{worker}/cmdline").read_text()
     assert "headrace: worke" in name
