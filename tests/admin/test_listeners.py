@@ -30,7 +30,7 @@ def test_auto_is_the_unix_socket_alone(folder: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert listeners.tcp == []
     assert not sock.get_inheritable()
-    assert live_sockets() == {os.getpid(): path}
+    assert live_sockets()[os.getpid()] == path
     listeners.close()
     assert not path.exists()
 

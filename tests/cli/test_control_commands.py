@@ -87,7 +87,7 @@ class TestStatus:
             "headrace 9.9, process 4711: shop:app, running, up 3d 4h\n"
             "  on http://127.0.0.1:8000\n"
             "  on unix socket /run/shop.sock\n"
-            "  2 workers, wanted 2\n"
+            "  workers: 2, wanted 2\n"
             "\n"
             "worker  pid   state     up     connections  running  requests  memory    lag\n"
             "2*      4712  ready     2m 5s  12           3        40000     32.0 MiB  12 ms\n"
@@ -100,7 +100,7 @@ class TestStatus:
         monkeypatch.setattr(controls, "status", lambda: status)
         output = headrace("status").stdout
         assert ", up 59s\n" in output
-        assert output.endswith("  0 workers, wanted 2\n")
+        assert output.endswith("  workers: 0, wanted 2\n")
 
     def test_json(self, headrace: Any, start: Start) -> None:
         controls = start()

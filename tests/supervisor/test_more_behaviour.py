@@ -259,7 +259,8 @@ def test_sockets_of_systemd(supervise: Supervise, tmp_path: Path) -> None:
         assert server.port == listener.getsockname()[1]
         assert server.answering() in old
         reload(server)
-        assert server.answering() in server.wait_ready(2)
+        new = server.wait_ready(2)
+        assert server.answering() in new
 
 
 @pytest.fixture
