@@ -52,7 +52,8 @@ class ScopeTemplate:
             "client": client,
             "scheme": scheme,
             "root_path": root_path,
-            # Every key is here from the start: a dict that grows while it is filled is made twice.
+            # Every key is here from the start: a dict that grows while it is filled is made twice. These are
+            # the last request's.
             "method": None,
             "path": None,
             "raw_path": None,
@@ -69,21 +70,21 @@ class ScopeTemplate:
 
     def build(self, event: RequestReceived) -> dict[str, Any]:
         """Build the scope of one request; nothing in it but the extensions' inner tables is shared."""
-        scope = self._common.copy()
+        headers = event.headers
+        common = self._common
+        if headers is not common["headers"]:
+            self._take(event)
+        scope = common.copy()
         scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
-        scope["http_version"] = event.http_version
-        scope["method"] = event.method
-        scope["path"] = path = event.path
-        scope["raw_path"] = event.raw_path
-        scope["query_string"] = event.query_string
-        scope["headers"] = event.headers.copy()
+        scope["headers"] = headers.copy()
         scope["state"] = self._state.copy()
         scope["extensions"] = self._extensions.copy()
-        prefix = self._prefix
-        if prefix and not (self._prefix_when_missing and _is_below(path, prefix)):
-            scope["path"] = prefix + path
-            scope["raw_path"] = self._raw_prefix + event.raw_path
         return scope
+
+    def forget(self) -> None:
+        """Give back what is kept of the last request."""
+        for key in ("method", "path", "raw_path", "query_string", "headers"):
+            self._common[key] = None
 
     def build_websocket(self, event: RequestReceived, subprotocols: list[str]) -> dict[str, Any]:
         """Build the scope of a WebSocket from its handshake."""
@@ -97,6 +98,20 @@ class ScopeTemplate:
         if "tls" in self._extensions:
             scope["extensions"]["tls"] = self._extensions["tls"]
         return scope
+
+    def _take(self, event: RequestReceived) -> None:
+        """Keep what is the request's; a request that the engine knows again needs none of this."""
+        common = self._common
+        common["http_version"] = event.http_version
+        common["method"] = event.method
+        common["path"] = path = event.path
+        common["raw_path"] = event.raw_path
+        common["query_string"] = event.query_string
+        common["headers"] = event.headers
+        prefix = self._prefix
+        if prefix and not (self._prefix_when_missing and _is_below(path, prefix)):
+            common["path"] = prefix + path
+            common["raw_path"] = self._raw_prefix + event.raw_path
 
 
 def _is_below(path: str, prefix: str) -> bool:

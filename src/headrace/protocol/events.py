@@ -18,8 +18,8 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class RequestReceived(NamedTuple):
     """The head of a request.
 
-    An engine may hand out the same object for byte-identical requests, so nobody changes ``headers``;
-    whoever passes them on passes a copy.
+    An engine may hand out the same object, or the same ``headers``, for byte-identical requests (and for no
+    others), so nobody changes ``headers``; whoever passes them on passes a copy.
     """
 
     stream_id: int

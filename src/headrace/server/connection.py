@@ -292,6 +292,11 @@ class HTTPConnection(TimedConnection):
         else:
             self.give_up(self.exchange, error)
 
+    def forget(self) -> None:
+        """Give back what an idle connection can do without."""
+        super().forget()
+        self._template.forget()
+
     # The exchange's side: Stream
 
     @property

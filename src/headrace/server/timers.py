@@ -76,14 +76,18 @@ class TimedConnection(asyncio.Protocol):
         self.unwritten_bytes = 0
 
     def on_sweep(self, now: float) -> None:
-        """Act if the deadline has passed, and give back what an idle connection can do without."""
+        """Act if the deadline has passed, and ``forget`` when idle."""
         if 0.0 < self.deadline <= now:
             self._on_deadline()
         elif self.waiting is _NEXT_REQUEST:
-            self.engine.forget()
+            self.forget()
             if self.engine.is_reading_head:
                 # Half a head came behind the last request, and nothing since.
                 self.wait_for(_HEAD, self.runtime.timeouts.header_s)
+
+    def forget(self) -> None:
+        """Give back what an idle connection can do without."""
+        self.engine.forget()
 
     def flush(self) -> None:
         """Write what the engine has encoded."""
