@@ -45,6 +45,21 @@ class TestResponses:
         )  # fmt: skip
         assert (data.data, data.end_stream) == (b"hello", True)
 
+    @pytest.mark.parametrize("field", [(b"x-a", b"1"), [b"x-a", b"1"]], ids=["tuple", "list"])
+    def test_fields_that_the_application_changes_afterwards(self, field: Any) -> None:
+        def send(engine: HTTP2Engine, stream_id: int) -> None:
+            fields = [field]
+            engine.send_headers(stream_id, 200, fields, True)
+            if isinstance(field, list):
+                field[1] = b"2"
+            else:
+                fields[0] = (b"x-a", b"2")
+            engine.send_headers(stream_id, 200, fields, True)
+            engine.send_data(stream_id, b"", True)
+
+        (head,) = self.response(send)
+        assert head.headers[-1] == (b"x-a", b"2")
+
     def test_head_alone(self) -> None:
         def send(engine: HTTP2Engine, stream_id: int) -> None:
             engine.send_headers(stream_id, 204, [(b"content-length", b"0")], False)

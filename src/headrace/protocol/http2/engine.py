@@ -310,15 +310,21 @@ class HTTP2Engine:
             ValueError, TypeError: a field that cannot be sent; nothing is kept then.
         """
         defaults = self._defaults
+        last_status, last_fields, head, length = defaults.last
+        if status == last_status and headers == last_fields:
+            self._held[stream_id] = head
+            return length
         head = (defaults.heads.get(status) or defaults.head(status)).copy()
-        length: int | None = None
+        length = None
+        is_fixed = type(headers) is list
         own: set[bytes] | None = None
         known = response_fields.get
         for field in headers:
             try:
                 pair = known(field)
             except TypeError:
-                pair = None  # a list: fine as a pair, but no key
+                pair = None  # a list: fine as a pair, but no key, and it may be another when it comes again
+                is_fixed = False
             if pair is None:
                 pair = read_field(*field)
             if type(pair) is tuple:
@@ -339,6 +345,8 @@ class HTTP2Engine:
                 head.append(pair.pair)
         if own is not None:
             head = defaults.head_without(status, own) + head[len(defaults.head(status)) :]
+        if is_fixed:
+            defaults.last = (status, list(headers), head, length)
         self._held[stream_id] = head
         return length
 

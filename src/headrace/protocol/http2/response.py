@@ -73,6 +73,12 @@ def read_pairs(fields: Iterable[Pair]) -> list[Pair]:
     return pairs
 
 
+CheckedHead = tuple[int, list[Pair] | None, list[Pair], int | None]
+"""Status and fields as the application gave them, the head made of them, and the length that it promises."""
+
+_NO_HEAD: CheckedHead = (0, None, [], None)
+
+
 class HTTP2Defaults:
     """``:status`` and the default fields of a response, made once a second for each status.
 
@@ -83,6 +89,7 @@ class HTTP2Defaults:
 
     Attributes:
         heads: by status, what ``head`` has made since the last ``set_date``; to be copied, not changed.
+        last: the head that was checked last, not to be changed either: the same fields need no second look.
 
     Raises:
         ValueError: a field that cannot be sent.
@@ -97,11 +104,13 @@ class HTTP2Defaults:
         self._fields = read_pairs(fields)
         self._date: Pair | None = None
         self.heads: dict[int, list[Pair]] = {}
+        self.last: CheckedHead = _NO_HEAD
 
     def set_date(self, value: bytes) -> None:
         """Take the Date of the next second, an IMF-fixdate."""
         self._date = (b"date", value) if self._send_date else None
         self.heads.clear()
+        self.last = _NO_HEAD
 
     def head(self, status: int) -> list[Pair]:
         """``:status`` and the default fields."""
