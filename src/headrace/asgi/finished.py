@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator
 from typing import Any
 
+_ENDED: Generator[Any, None, None] = iter(())  # type: ignore[assignment]
+"""An iterator that has nothing more to give, to whomever and however often it is asked."""
+
 
 class Finished(Coroutine[Any, Any, None]):
     """What ``send`` returns when there is nothing to wait for: no coroutine is made, no frame entered.
@@ -15,7 +18,7 @@ class Finished(Coroutine[Any, Any, None]):
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, None, None]:
-        return iter(())  # type: ignore[return-value]
+        return _ENDED
 
     def send(self, value: Any) -> Any:
         """Finish."""

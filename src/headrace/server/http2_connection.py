@@ -191,7 +191,8 @@ class HTTP2Connection(asyncio.Protocol):
             elif isinstance(event, StreamClosed):
                 closed = streams.pop(event.stream_id, None)
                 if closed is not None:
-                    self._waiting.discard(closed)
+                    if self._waiting:
+                        self._waiting.discard(closed)
                     closed.on_closed()
                 if not streams:
                     self._wait_if_idle()

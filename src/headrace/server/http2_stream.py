@@ -136,20 +136,22 @@ class HTTP2Stream:
             return
         if not exchange.fail(error):
             self.engine.reset(self.stream_id, INTERNAL_ERROR)
-        self._end_exchange(exchange)
+        self.on_response_complete(exchange)
         self._connection.flush_later()
 
     def on_closed(self) -> None:
         """The stream is over, or the connection."""
-        self.on_consumed()
-        self.release()
         if self._tunnel is not None:
+            self.on_consumed()
+            self.release()
             self._tunnel.lose()
             return
+        if self._writable is not None:
+            self.release()
         exchange = self.exchange
         if exchange is not None:
             exchange.disconnect()
-            self._end_exchange(exchange)
+            self.on_response_complete(exchange)
             # Requests that are reset in the read that brought them cost no call of the application.
             exchange.withdraw()
             if self._connection.runtime.cancels_on_disconnect:
@@ -234,8 +236,14 @@ class HTTP2Stream:
             self._deadline = runtime.deadline_in(runtime.timeouts.body_s)
 
     def on_response_complete(self, exchange: HTTPExchange) -> None:
-        """The response is given whole; the engine ends the stream."""
-        self._end_exchange(exchange)
+        """The response is given whole, and the engine ends the stream; or nobody takes it."""
+        if self.exchange is exchange:
+            self.exchange = None
+            self._deadline = 0.0
+            if self._unconsumed_bytes:
+                self.on_consumed()
+            if self._connection.runtime.access_log is not None:
+                self._log(exchange)
 
     def on_application_done(self, exchange: HTTPExchange) -> None:
         """The application's task ends."""
@@ -292,13 +300,6 @@ class HTTP2Stream:
         self._connection.runtime.bad_requests.add(self._connection.client, str(error), b"")
         self.engine.send_error(self.stream_id, error.status, fields=refusal_fields(error))
         self._connection.flush_later()
-
-    def _end_exchange(self, exchange: HTTPExchange) -> None:
-        if self.exchange is exchange:
-            self.exchange = None
-            self._deadline = 0.0
-            self.on_consumed()
-            self._log(exchange)
 
     def _log(self, exchange: HTTPExchange) -> None:
         access_log = self._connection.runtime.access_log
