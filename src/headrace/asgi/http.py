@@ -80,7 +80,7 @@ class HTTPExchange:
         self._turn = stream.turn
         self._stream_id = event.stream_id
         self.scope = scope
-        self._body: list[bytes] = []
+        self._body: list[bytes] | None = None
         self.buffered_bytes = 0
         self._body_ended = event.end_stream
         self._body_taken = False
@@ -120,6 +120,8 @@ class HTTPExchange:
     def feed(self, data: bytes, end_stream: bool) -> None:
         """Take a piece of the request's body."""
         if data:
+            if self._body is None:
+                self._body = []
             self._body.append(data)
             self.buffered_bytes += len(data)
             if len(self._body) > MAX_PIECES:
@@ -274,7 +276,7 @@ class HTTPExchange:
             self._news.set()
 
     def _take_body(self) -> Message:
-        pieces = self._body
+        pieces = self._body or ()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         message: Message = {"type": "http.request", "body": body, "more_body": not self._body_ended}
         if self._body_ended:
@@ -282,7 +284,7 @@ class HTTPExchange:
             if self._trailers is not None:
                 message["headrace.trailers"] = self._trailers
         if body:
-            self._body = []
+            self._body = None
             self.buffered_bytes = 0
             self._stream.on_consumed()
         return message

@@ -151,8 +151,8 @@ class WebSocketSession(HTTPExchange):
 
     def take_early_data(self) -> bytes:
         """What the client has sent behind its handshake, before that was answered; over HTTP/2 it may."""
-        early = b"".join(self._body)
-        self._body = []
+        early = b"".join(self._body or ())
+        self._body = None
         self.buffered_bytes = 0
         return early
 

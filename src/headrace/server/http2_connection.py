@@ -186,7 +186,8 @@ class HTTP2Connection(asyncio.Protocol):
         for event in events:
             if isinstance(event, RequestReceived):
                 self._deadline = 0.0
-                stream = streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
+                stream_id = event.stream_id
+                stream = streams[stream_id] = HTTP2Stream(self, stream_id)
                 stream.start(event)
             elif isinstance(event, StreamClosed):
                 closed = streams.pop(event.stream_id, None)

@@ -68,6 +68,7 @@ CONTROL_PER_STREAM = 4
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
 
 _REQUEST_WHOLE, _RESPONSE_WHOLE, _TUNNEL = 1, 2, 4
+_WHOLE = _REQUEST_WHOLE | _RESPONSE_WHOLE
 _LARGE_BYTES = 16_384
 _END_PING = b"headrace"
 
@@ -199,7 +200,7 @@ class HTTP2Engine:
             # Clients often repeat themselves (polls, probes, the same page's requests). The fields that were
             # found right once are right again.
             if event.headers == self._last_fields:
-                found.append(RequestReceived(stream_id, *self._last_rest))
+                found.append(RequestReceived._make((stream_id, *self._last_rest)))
                 return
         else:
             self._streams[stream_id] = 0
@@ -372,7 +373,10 @@ class HTTP2Engine:
             # The stream has gone in the meantime; its ``StreamClosed`` is on the way.
             return
         if end_stream:
-            self._end_response(stream_id)
+            if self._streams.get(stream_id) == _REQUEST_WHOLE:
+                self._streams[stream_id] = _WHOLE
+            else:
+                self._end_response(stream_id)
 
     def send_trailers(self, stream_id: int, headers: Iterable[Pair]) -> None:
         """End the response with trailers.
