@@ -139,7 +139,7 @@ def test_typed_value_is_refused(name: str, value: Any) -> None:
     ("name", "words"),
     [
         ("port", "a whole number from 0 to 65535"),
-        ("workers", "a whole number of at least 1, auto or none"),
+        ("workers", "a whole number from 1 to 512, auto or none"),
         ("timeout_keep_alive", "a number of at least 0"),
         ("lifespan", "one of 'auto', 'on', 'off'"),
         ("reload", "true or false"),

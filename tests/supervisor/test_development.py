@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,22 @@ def test_blocked_loop_does_not_hold_it_up(develop: Develop, tmp_path: Path) -> N
     save(tmp_path / "app.py", version(2))
     eventually(lambda: answer(server) == (200, "version 2"))
     eventually(lambda: old not in server.workers())
+
+
+def test_closed_terminal_ends_it(develop: Develop) -> None:
+    server = develop(source=version(1))
+    server.wait_ready(1)
+    server.signal(signal.SIGHUP)
+    assert server.wait_exit() == 0
+
+
+def test_debugger_may_hold_the_loop(develop: Develop) -> None:
+    # Longer than --timeout-worker-healthcheck allows in production, where that is not given.
+    source = version(1).replace("time.sleep(120)", "time.sleep(6.5)")
+    server = develop(source=source)
+    server.wait_ready(1)
+    assert server.connect().request("/block").status == 200
+    assert "has been blocked" not in server.text
 
 
 def test_several_workers_are_one(supervise: Callable[..., Supervised]) -> None:

@@ -79,6 +79,7 @@ class TestReload:
         client = server.connect()
         assert client.request().get("connection") is None
         reload(server)
+        server.wait_line("Shutting down")
         response = client.request()
         assert (response.body, response.get("connection")) == (b"%d" % old, "close")
         assert client.is_ended()
@@ -90,6 +91,17 @@ class TestReload:
         reload(server)
         server.wait_ready(2)
         assert body(server) == b"new"
+
+    def test_start_that_began_before_does_not_count(self, supervise: Supervise, tmp_path: Path) -> None:
+        slow = "import time\nprint('importing', flush=True)\ntime.sleep(1.5)\n"
+        server = supervise(source=slow + APP, workers=2)
+        first, _ = server.wait_ready(2)
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: server.text.count("importing") == 3)
+        (tmp_path / "app.py").write_text(NEW)
+        reload(server)
+        server.wait_ready(2)
+        assert [body(server) for _ in range(12)] == [b"new"] * 12
 
     @pytest.mark.parametrize("source", ["1 / 0\n", "syntax error\n", "import os\nos._exit(1)\n"])
     def test_failing_new_version_keeps_the_old_one(

@@ -173,6 +173,7 @@ class ProcessOptions:
         "and replaces them",
         uvicorn=True,
         minimum=1,
+        maximum=512,
         fallback_env="WEB_CONCURRENCY",
         auto=0,
     )

@@ -147,8 +147,21 @@ class Server:
         return self._runtime
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal: the first drains, the second forces."""
+        """Take a signal: the first drains, the second forces.
+
+        A worker's stop is its supervisor's business, which may well be sent the same signal: it asks to be
+        replaced, and serves on until it is told to drain.
+        """
         self.captured_signals.append(sig)
+        if self._seat is not None and self.started:
+            # Not from within a signal's handler.
+            reason = f"it was sent {signal.Signals(sig).name}"
+            self.runtime.loop.call_soon_threadsafe(self.retire, reason)
+            return
+        if self._seat is not None:
+            # It starts or it drains.
+            self.should_exit = True
+            return
         if self._should_exit:
             self.force_exit = True
         self.should_exit = True
@@ -242,7 +255,8 @@ class Server:
         runtime.is_replaced = self._is_replaced
         drain = self._drain = Drain(runtime, self._graceful_s, lambda: self.force_exit)
         # Where another accepts from the same sockets nobody needs to notice.
-        await self._keep_accepting(0.0 if self._is_replaced else self.config.process.drain_delay)
+        is_awaited = self._is_replaced or self.config.process.reload
+        await self._keep_accepting(0.0 if is_awaited else self.config.process.drain_delay)
         if runtime.connection_limit is not None:
             await runtime.connection_limit.close()
         self._listeners.close()

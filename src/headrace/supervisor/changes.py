@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from headrace.config import Config, Row, rows
 
 FIXED_GROUPS = ("listen", "admin")
-FIXED = ("pid", "user", "group", "umask", "preload", "once", "reload", "reload_dirs", "reload_includes",
-         "reload_excludes", "reload_delay")  # fmt: skip
+FIXED = (
+    "accept", "pid", "user", "group", "umask", "preload", "once",
+    "reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay",
+)  # fmt: skip
 """What the supervisor has done once: bound, dropped, watched."""
 FREE = ("health_path", "limit_connections", "proxy_protocol")
 """Of the fixed groups, what is the workers' business."""

@@ -69,7 +69,7 @@ class Child:
     Attributes:
         worker_id: small and reused.
         pipe: the control pipe.
-        started_at: ``time.time()`` of the spawn; ``born_s`` the same of the monotonic clock.
+        born_s: when it was spawned, by the monotonic clock.
         ready: done when it accepts; with a ``WorkerError`` when it ended before.
         gone: done when the process has ended, with the exit code.
         pong: how it was when it last answered.
@@ -77,7 +77,6 @@ class Child:
             answered all.
         is_condemned: it is being ended because its loop is blocked.
         application_traceback: of the fault that it could not start for.
-        page_error: what its page shows in development, else empty.
     """
 
     def __init__(self, worker_id: int, spawned: Spawned, owner: Owner) -> None:
@@ -89,7 +88,6 @@ class Child:
         self.pipe = ControlPipe(self._on_frames, self._on_pipe_end)
         self._lifeline = ControlPipe(self._on_lifeline, _nothing)
         self.state = State.STARTING
-        self.started_at = time.time()
         self.born_s = time.monotonic()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[int] = loop.create_future()
@@ -98,7 +96,6 @@ class Child:
         self.asked_s = -1.0
         self.is_condemned = False
         self.application_traceback = ""
-        self.page_error = ""
         self._failure = ""
         self._code: int | None = None
         # Nobody may be waiting when it fails.
@@ -121,19 +118,23 @@ class Child:
 
     async def begin(self, start: Start) -> None:
         """Open the pipes and tell it what it is to do."""
-        await self.pipe.open(self._spawned.control)
-        await self._lifeline.open(self._spawned.lifeline)
+        # First of all: whoever begins may be cancelled at each of these steps.
         self.process.watch(self._on_exit)
+        try:
+            await self.pipe.open(self._spawned.control)
+            await self._lifeline.open(self._spawned.lifeline)
+        except BaseException:
+            # The worker sees its pipe end.
+            self._spawned.lifeline.close()
+            raise
         self.pipe.send(start)
 
     # What it is told
 
     def ping(self, number: int, awake_s: float) -> None:
-        """Ask how it does; not behind what it has not read."""
-        if self.asked_s < 0:
-            self.asked_s = awake_s
-        if self.pipe.is_writable:
-            self.pipe.send(Ping(number))
+        """Ask how it does; the one before must have been answered, so that pings do not heap up."""
+        self.asked_s = awake_s
+        self.pipe.send(Ping(number))
 
     def drain(self, graceful_s: float | None, is_replaced: bool) -> None:
         """Have it end; again with other terms."""
@@ -181,7 +182,7 @@ class Child:
                 self.pong = message
                 self.asked_s = -1.0
             elif isinstance(message, Ready):
-                self._on_ready(message)
+                self._on_ready()
             elif isinstance(message, Retire):
                 self._owner.on_retire(self, message.reason)
             elif isinstance(message, Failed):
@@ -192,11 +193,10 @@ class Child:
         if backplane:
             self._owner.on_backplane(self, backplane)
 
-    def _on_ready(self, message: Ready) -> None:
+    def _on_ready(self) -> None:
         if self.state is not State.STARTING:
             return
         self.state = State.READY
-        self.page_error = message.error
         self.ready.set_result(None)
 
     def _on_lifeline(self, frames: list[tuple[int, bytes]]) -> None:
@@ -211,7 +211,8 @@ class Child:
         """The pipe's end means death: who cannot be told anything any more must not serve on."""
         if self._code is not None:
             self._end(self._code)
-        elif self.state is not State.GONE:
+        elif self.state not in (State.GONE, State.DRAINING):
+            # Of one that drains the loop has ended, and threads of the application may still work.
             asyncio.get_running_loop().call_later(REAP_S, self._kill_if_alive)
 
     def _kill_if_alive(self) -> None:

@@ -51,7 +51,7 @@ class DevelopmentSlot:
         self.child = child
         self.failures = 0
 
-    def replace(self, reason: str) -> asyncio.Future[None]:
+    def replace(self, reason: str, child: Child | None = None) -> asyncio.Future[None]:
         """Have a new worker, as if the source had changed."""
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_future()

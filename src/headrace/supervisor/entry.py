@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from headrace.admin.listeners import AdminListeners, bind_admin
 from headrace.config import Config, load, load_env_file
-from headrace.errors import ApplicationImportError, HeadraceError
+from headrace.errors import ApplicationImportError, ConfigError, HeadraceError
 from headrace.net.addresses import addresses_of
 from headrace.net.tls import is_tls_wanted
 from headrace.server.entry import configure_logging, say_what_is_served_instead, say_where
@@ -117,6 +119,11 @@ async def _serve_controlled(server: Server, admin: AdminListeners) -> None:
 
 def _supervise(config: Config, reload_config: Callable[[], Config] | None) -> None:
     process = config.process
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError("Several workers need the main thread, as only that is sent signals.")
+    if not process.reload:
+        # A reload that is asked for during the start; the supervisor takes over soon.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     # What can be wrong is found before anything is bound, and said by one process.
     pack(config)
     loop = loop_factory(process.loop)
@@ -132,6 +139,7 @@ def _supervise(config: Config, reload_config: Callable[[], Config] | None) -> No
             paths = [sock.getsockname() for sock in listeners.sockets]
             # Not the file of --pid: whoever may write it chooses whom root's scripts signal.
             hand_over([path for path in paths if isinstance(path, str) and path], account)
+            hand_over(_log_files(), account)
             drop(account)
             run_once(config)
             supervisor = Supervisor(
@@ -155,6 +163,13 @@ async def _supervise_controlled(supervisor: Supervisor, admin: AdminListeners) -
     # The workers go first: who asks on the way is told how far it is.
     async with control_surface(supervisor, admin, supervisor.config.admin.admin_token):
         await supervisor.run()
+
+
+def _log_files() -> list[str]:
+    """What the log is written to: this process has opened the files, and the workers will."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    handlers = {handler for logger in loggers for handler in logger.handlers}
+    return [handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)]
 
 
 @contextlib.contextmanager

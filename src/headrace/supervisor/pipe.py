@@ -40,8 +40,13 @@ class ControlPipe(asyncio.Protocol):
 
         Frames may come before this returns.
         """
-        sock.setblocking(False)
-        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            self.is_open = False
+            raise
 
     @property
     def is_writable(self) -> bool:

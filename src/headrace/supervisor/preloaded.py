@@ -124,15 +124,18 @@ class PreloadedSpawner:
         except OSError as error:
             raise WorkerError(f"No process can be started for the template of --preload: {error}.") from error
         timeout_s = config.process.timeout_worker_startup or None
+        loading = asyncio.ensure_future(template.wait_loaded())
         try:
-            await asyncio.wait_for(template.wait_loaded(), timeout_s)
-        except TimeoutError:
-            template.kill()
-            raise WorkerError(
-                f"The application was not imported within {timeout_s:g} s (--timeout-worker-startup), and "
-                "the template of --preload was killed."
-            ) from None
+            # Not ``wait_for``: before 3.12 it can swallow a cancellation.
+            done, _ = await asyncio.wait([loading], timeout=timeout_s)
+            if not done:
+                raise WorkerError(
+                    f"The application was not imported within {timeout_s:g} s (--timeout-worker-startup), "
+                    "and the template of --preload was killed."
+                )
+            loading.result()
         except BaseException:
+            loading.cancel()
             template.kill()
             raise
         return template

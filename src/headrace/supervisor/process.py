@@ -130,8 +130,11 @@ class FreshSpawner:
 def start_interpreter(module: str, arguments: Iterable[int], fds: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start a Python like this one that runs a module of ours, with descriptors inherited."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    # -P: what lies in the current folder must not stand in front of the standard library.
-    command = [sys.executable, *flags, "-P", "-m", module, *map(str, arguments)]
+    # -P: what lies in the current folder must not stand in front of the standard library. The path is ours:
+    # it may have been set while this process ran, and headrace be found only by it.
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    code = f"import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+    command = [sys.executable, *flags, "-P", "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, pass_fds=fds, env=without_systemd(os.environ))
 
 

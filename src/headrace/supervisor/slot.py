@@ -21,6 +21,9 @@ LONGEST_BACK_OFF_S = 30.0
 STEADY_S = 10.0
 """A worker that has lived so long has not died of its start: the back-off begins anew."""
 
+Asked = tuple[asyncio.Future[None], str, Child | None]
+"""Who waits for a replacement, why, and of whom."""
+
 _logger = logging.getLogger("uvicorn.error")
 
 
@@ -30,7 +33,7 @@ class Slot:
     Args:
         bring_up: starts a worker and gives it when it is ready; raises ``WorkerError`` when it is not to be.
         retire: lets a worker drain, in the background.
-        on_start_failed: told of each start that failed; raises to end the supervisor.
+        on_start_failed: told of each start that failed.
         child: ready already, for the first.
 
     Attributes:
@@ -48,25 +51,28 @@ class Slot:
         self._bring_up = bring_up
         self._retire = retire
         self._on_start_failed = on_start_failed
-        self._asked: asyncio.Future[None] | None = None
+        self._asked: list[Asked] = []
         self._news = asyncio.Event()
-        self._reason = ""
         self.child = child
         self.failures = 0
         self._back_off_s = 0.0
 
-    def replace(self, reason: str) -> asyncio.Future[None]:
+    def replace(self, reason: str, child: Child | None = None) -> asyncio.Future[None]:
         """Have another worker in this place; done when it serves, with ``WorkerError`` when it could not.
 
-        Who asks while a replacement is under way is answered with that one.
+        A start that is under way already does not count: it may be of older code.
+
+        Args:
+            reason: for the log.
+            child: who is to be replaced; where another has taken its place by then, all is well. None is
+                whoever is there.
         """
-        if self._asked is None:
-            self._asked = asyncio.get_running_loop().create_future()
-            # Nobody may be waiting.
-            self._asked.add_done_callback(lambda future: future.cancelled() or future.exception())
-            self._reason = reason
-            self._news.set()
-        return self._asked
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting.
+        future.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._asked.append((future, reason, child))
+        self._news.set()
+        return future
 
     def abandon(self) -> None:
         """Its worker is being ended by force: fill the place without waiting for that."""
@@ -75,7 +81,7 @@ class Slot:
 
     def dismiss(self) -> None:
         """The place is given up; whoever waits for a replacement is told so."""
-        self._answer(WorkerError("There are fewer workers now."))
+        self._answer(self._take_asked(), WorkerError("There are fewer workers now."))
 
     async def keep(self) -> None:
         """Keep the place filled until cancelled."""
@@ -84,7 +90,7 @@ class Slot:
                 await self._fill()
             elif self.child.gone.done():
                 self._on_gone(self.child)
-            elif self._asked is not None:
+            elif self._asked:
                 await self._replace(self.child)
             else:
                 await self._wait(self.child)
@@ -98,28 +104,45 @@ class Slot:
         finally:
             news.cancel()
 
+    async def _wait_back_off(self) -> None:
+        """Wait, unless somebody asks: what was at fault may be mended."""
+        self._news.clear()
+        if self._asked or not self._back_off_s:
+            return
+        news = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait([news], timeout=self._back_off_s)
+        finally:
+            news.cancel()
+
     async def _fill(self) -> None:
-        await asyncio.sleep(self._back_off_s)
+        await self._wait_back_off()
+        asked = self._take_asked()
         try:
             self.child = await self._bring_up()
         except WorkerError as error:
             self.failures += 1
             self._grow_back_off()
-            self._answer(error)
+            self._answer(asked, error)
             self._on_start_failed(error)
             _logger.error("%s Trying again in %.1f s.", _sentence(error), self._back_off_s)
         else:
             self.failures = 0
-            self._answer(None)
+            self._answer(asked, None)
 
     async def _replace(self, old: Child) -> None:
-        _logger.info("%s is replaced: %s.", old.name, self._reason)
+        asked = self._take_asked()
+        wanted = [one for one in asked if one[2] in (None, old)]
+        self._answer([one for one in asked if one not in wanted], None)
+        if not wanted:
+            return
+        _logger.info("%s is replaced: %s.", old.name, wanted[0][1])
         try:
             new = await self._bring_up()
         except WorkerError as error:
             stays = "the old one stays" if not old.gone.done() else "and the old one has ended"
             _logger.error("The new worker did not come up, %s. %s", stays, _sentence(error))
-            self._answer(error)
+            self._answer(wanted, error)
             return
         # The old one may have been abandoned, or have ended, in the meantime.
         if self.child is old and not old.gone.done():
@@ -127,16 +150,13 @@ class Slot:
         self.child = new
         self.failures = 0
         self._back_off_s = 0.0
-        self._answer(None)
+        self._answer(wanted, None)
 
     def _on_gone(self, child: Child) -> None:
         self.child = None
         if child.age_s > STEADY_S:
             self._back_off_s = 0.0
         code = child.gone.result()
-        if code == 0:
-            _logger.info("%s has ended; another takes its place.", child.name)
-            return
         self._grow_back_off()
         _logger.error(
             "%s %s; another takes its place in %.1f s.", child.name, end_words(code), self._back_off_s
@@ -146,14 +166,19 @@ class Slot:
         # A single death costs a moment only; a worker that dies again and again is not started in a loop.
         self._back_off_s = min(LONGEST_BACK_OFF_S, 2 * self._back_off_s) or FIRST_BACK_OFF_S
 
-    def _answer(self, error: WorkerError | None) -> None:
-        asked, self._asked = self._asked, None
-        if asked is None or asked.done():
-            return
-        if error is None:
-            asked.set_result(None)
-        else:
-            asked.set_exception(error)
+    def _take_asked(self) -> list[Asked]:
+        asked, self._asked = self._asked, []
+        return asked
+
+    @staticmethod
+    def _answer(asked: list[Asked], error: WorkerError | None) -> None:
+        for future, _, _ in asked:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
 
 
 def _sentence(error: WorkerError) -> str:

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from headrace.config import Config
@@ -27,20 +27,17 @@ from headrace.supervisor.blueprint import pack
 from headrace.supervisor.changes import compare
 from headrace.supervisor.child import Child, State
 from headrace.supervisor.control import Start
+from headrace.supervisor.cpus import cpu_count
 from headrace.supervisor.development_slot import DevelopmentSlot
 from headrace.supervisor.hub import Hub
+from headrace.supervisor.liveness import Liveness
 from headrace.supervisor.process import Spawner
 from headrace.supervisor.slot import Slot
 from headrace.supervisor.watch import Watcher
 from headrace.version import __version__
 
-TICK_S = 1.0
-PINGS_WITHIN = 4
-"""So many pings at least fall into the time that a loop may be blocked for."""
-STACKS_S = 2.0
-"""How long a worker whose loop is blocked has to say where it is."""
 TERM_S = 2.0
-"""How long such a worker, or one that still starts, has after SIGTERM."""
+"""How long a worker that still starts has after SIGTERM."""
 MARGIN_S = 5.0
 """How long a worker may take beyond the timeouts of its stop before it is killed."""
 OLD_MARGIN_S = 2.0
@@ -87,9 +84,6 @@ class Supervisor:
         self._target = workers
         self._reload_config = reload_config
         self._started_at = time.time()
-        self._awake_s = 0.0
-        self._ticked_s = 0.0
-        self._pings = 0
         self._slots: dict[Slot | DevelopmentSlot, asyncio.Task[None]] = {}
         self._children: dict[int, Child] = {}
         self._leader: Child | None = None
@@ -102,8 +96,8 @@ class Supervisor:
         self._failure: HeadraceError | None = None
         self._news = asyncio.Event()
         self._graceful_s = config.process.timeout_graceful_shutdown
-        self._signals: list[int] = []
         self._was_complete = False
+        self._has_said_ready = False
         self.is_stopping = False
         self.is_running = False
 
@@ -120,7 +114,7 @@ class Supervisor:
             _logger.info("Will watch for changes in these directories: %s", folders)
         _logger.info("Started parent process [%d]", os.getpid())
         with self._handle_signals():
-            ticking = asyncio.ensure_future(self._tick_for_ever())
+            watching = asyncio.ensure_future(Liveness(self).watch())
             try:
                 await self._start()
                 while not self.is_stopping:
@@ -128,7 +122,7 @@ class Supervisor:
                     await self._news.wait()
             finally:
                 await self._stop()
-                ticking.cancel()
+                watching.cancel()
                 if self._watcher is not None:
                     self._watcher.close()
                 if self._board is not None:
@@ -155,7 +149,6 @@ class Supervisor:
         while len(self._slots) < self._target and not self.is_stopping:
             self._add_slot()
         self.is_running = True
-        self._say_ready()
 
     async def _stop(self) -> None:
         self.is_stopping = True
@@ -198,10 +191,11 @@ class Supervisor:
             WorkerError: it could not start, or not in time.
         """
         config = self.config
-        is_leader = self._leader is None
         inherited = [sock.fileno() for sock in self._sockets]
         if self._board is not None:
             inherited.append(self._board.fd)
+        if self.is_stopping:
+            raise WorkerError("The server stops.")
         try:
             spawned = await self._spawner.spawn(inherited)
         except OSError as error:
@@ -209,6 +203,7 @@ class Supervisor:
         child = Child(self._free_id(), spawned, self)
         self._children[child.worker_id] = child
         self._hub.add(child.worker_id, child.pipe)
+        is_leader = self._leader is None
         if is_leader:
             self._leader = child
         try:
@@ -223,14 +218,15 @@ class Supervisor:
                 )
             )
             timeout_s = config.process.timeout_worker_startup or None
-            # Behind a shield: whoever gives up waiting must not take the answer from others.
-            await asyncio.wait_for(asyncio.shield(child.ready), timeout_s)
-        except TimeoutError:
-            child.kill(signal.SIGKILL)
-            raise WorkerError(
-                f"{child.name} was not ready within {config.process.timeout_worker_startup:g} s "
-                "(--timeout-worker-startup), and was killed."
-            ) from None
+            # Not ``wait_for``: before 3.12 it can swallow a cancellation.
+            done, _ = await asyncio.wait([child.ready], timeout=timeout_s)
+            if not done:
+                child.kill(signal.SIGKILL)
+                raise WorkerError(
+                    f"{child.name} was not ready within {config.process.timeout_worker_startup:g} s "
+                    "(--timeout-worker-startup), and was killed."
+                )
+            child.ready.result()
         except WorkerError:
             self._show_fault(child)
             raise
@@ -240,6 +236,9 @@ class Supervisor:
         _logger.info("%s is ready.", child.name)
         if self._leader is None:
             self._appoint()
+        if not self._has_said_ready and self._ready_count() >= self._target:
+            self._has_said_ready = True
+            self._say_ready()
         self._say_status()
         return child
 
@@ -326,14 +325,19 @@ class Supervisor:
 
     def on_retire(self, child: Child, reason: str) -> None:
         """The child asks to be replaced."""
+        if self.is_stopping:
+            return
         slot = self._slot_of(child)
-        if slot is not None and not self.is_stopping:
+        if slot is not None:
             self._in_background(self._replace_in_the_end(slot, child, reason))
+        elif child.state is State.READY:
+            # Its place is another's already.
+            self.retire(child)
 
     async def _replace_in_the_end(self, slot: Slot | DevelopmentSlot, child: Child, reason: str) -> None:
         while slot.child is child and not child.gone.done():
             with contextlib.suppress(WorkerError):
-                await slot.replace(reason)
+                await slot.replace(reason, child)
                 return
             await asyncio.sleep(RETRY_S)
 
@@ -353,66 +357,25 @@ class Supervisor:
         self._say_status()
         self._news.set()
 
-    # Liveness
+    # What liveness asks for
 
-    async def _tick_for_ever(self) -> None:
-        self._ticked_s = time.monotonic()
-        watchdog_s = systemd.watchdog_interval_s()
-        while True:
-            # Often enough to tell a late answer from none.
-            interval_s = min(
-                TICK_S, watchdog_s or TICK_S, self.config.process.timeout_worker_healthcheck / PINGS_WITHIN
-            )
-            await asyncio.sleep(interval_s)
-            now_s = time.monotonic()
-            # Time in which this process did not run is not held against the workers.
-            self._awake_s += min(now_s - self._ticked_s, 2 * interval_s)
-            self._ticked_s = now_s
-            if watchdog_s:
-                systemd.notify("WATCHDOG=1")
-            self._look_after_children()
+    def children(self) -> Iterable[Child]:
+        """All workers that live."""
+        return self._children.values()
 
-    def _look_after_children(self) -> None:
-        limit_s = self.config.process.timeout_worker_healthcheck
-        self._pings += 1
-        for child in list(self._children.values()):
-            # One that imports is not looked at: a long import is no blocked loop.
-            if child.state not in (State.READY, State.DRAINING) or child.is_condemned:
-                continue
-            if child.asked_s >= 0 and self._awake_s - child.asked_s > limit_s:
-                child.is_condemned = True
-                self._in_background(self._end_blocked(child))
-            else:
-                child.ping(self._pings, self._awake_s)
-
-    async def _end_blocked(self, child: Child) -> None:
-        """Its loop is blocked: say where, and put another in its place."""
-        silent_s = self._awake_s - child.asked_s
-        stacks = await child.ask_stacks(STACKS_S)
-        if child.gone.done():
-            return
-        if stacks is not None:
-            _logger.error(
-                "%s: its event loop has been blocked for %.1f s in %s; it is replaced.\n%s",
-                child.name, silent_s, stacks.where, stacks.text.rstrip(),
-            )  # fmt: skip
-        else:
-            _logger.error(
-                "%s: its event loop has been blocked for %.1f s, and no other thread of it can run (native "
-                "code holds the interpreter); it is replaced.",
-                child.name, silent_s,
-            )  # fmt: skip
+    def replace_by_force(self, child: Child) -> None:
+        """Put another in its place without waiting for it."""
         slot = self._slot_of(child)
         if slot is not None:
             slot.abandon()
-        child.kill(signal.SIGTERM)
-        await asyncio.wait([child.gone], timeout=TERM_S)
-        if stacks is None and not child.gone.done():
-            # faulthandler writes all stacks from within the signal, whoever holds the interpreter.
-            child.kill(signal.SIGABRT)
-            await asyncio.wait([child.gone], timeout=TERM_S)
-        if not child.gone.done():
-            child.kill(signal.SIGKILL)
+
+    def replace_unhurried(self, child: Child, reason: str) -> None:
+        """Put another in its place, and let it drain."""
+        self.on_retire(child, reason)
+
+    def in_background(self, work: Callable[[], Any]) -> asyncio.Task[Any]:
+        """Run a coroutine function beside everything else."""
+        return self._in_background(work())
 
     # Signals
 
@@ -437,26 +400,42 @@ class Supervisor:
                 loop.remove_signal_handler(number)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
-        self._signals.append(number)
         _logger.info("Received %s, exiting.", number.name)
         self._begin_stop(is_quick=number is signal.SIGQUIT)
 
     def _on_reload_signal(self) -> None:
         if self.is_stopping or not self.is_running:
             return
-        if self._reloading is not None and not self._reloading.done():
+        if self.config.process.reload:
+            # The terminal was closed; while one develops, a change is what reloads.
+            self._begin_stop(is_quick=False)
+        elif self._reloading is not None and not self._reloading.done():
             # What has changed since that one began must not be missed.
             self._reload_again = True
-            return
-        self._reloading = self._in_background(self._reload_on_signal())
+        else:
+            self._begin_reload()
 
-    async def _reload_on_signal(self) -> None:
-        self._reload_again = True
-        while self._reload_again:
+    def _begin_reload(self) -> asyncio.Task[None]:
+        task = self._reloading = self._in_background(self._reload_until_current())
+        # Nobody may be waiting; why it failed is in the log.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return task
+
+    async def _reload_until_current(self) -> None:
+        """Reload, and again for who asked meanwhile.
+
+        Raises:
+            HeadraceError: the last of them failed.
+        """
+        while True:
             self._reload_again = False
-            # Why it failed is in the log.
-            with contextlib.suppress(HeadraceError):
+            try:
                 await self._reload()
+            except HeadraceError:
+                if not self._reload_again:
+                    raise
+            if not self._reload_again:
+                return
 
     def _on_scale_signal(self, step: int) -> None:
         if self.is_running and not self.is_stopping:
@@ -525,8 +504,11 @@ class Supervisor:
             raise ControlRefused("The server is starting or stopping.")
         if self._reloading is not None and not self._reloading.done():
             raise ControlRefused("A reload is under way.")
-        self._reloading = self._in_background(self._reload())
-        await asyncio.shield(self._reloading)
+        task = self._begin_reload()
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise ControlRefused("The server is stopping.")
+        task.result()
 
     async def restart(self, worker_id: int) -> None:
         """Replace one worker.
@@ -542,7 +524,7 @@ class Supervisor:
         await asyncio.shield(slot.replace("an operator asked for it"))
 
     async def scale(self, count: int) -> None:
-        """Have so many workers.
+        """Have so many workers, in a while.
 
         Raises:
             ControlRefused: the number is out of range, or this is no time for it.
@@ -578,8 +560,8 @@ class Supervisor:
             await self._spawner.renew(new)
             for slot in list(self._slots):
                 await self._replace_if_kept(slot)
-            if new.process.workers != old.process.workers and new.process.workers:
-                self._scale(new.process.workers)
+            if new.process.workers != old.process.workers and new.process.workers is not None:
+                self._scale(new.process.workers or cpu_count())
             self._graceful_s = new.process.timeout_graceful_shutdown
             self._spawner.keep()
             _logger.info("Reloaded.")
@@ -631,16 +613,18 @@ class Supervisor:
         }
 
     def _say_ready(self) -> None:
-        if self.is_running and not self.is_stopping:
+        if not self.is_stopping:
             systemd.ready(self._status_words())
 
     def _say_status(self) -> None:
-        if self.is_running and not self.is_stopping:
+        if not self.is_stopping:
             systemd.status(self._status_words())
 
+    def _ready_count(self) -> int:
+        return sum(child.state is State.READY for child in self._children.values())
+
     def _status_words(self) -> str:
-        ready = sum(child.state is State.READY for child in self._children.values())
-        return f"{ready} of {self._target} workers serve"
+        return f"{self._ready_count()} of {self._target} workers serve"
 
     def _in_background(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.ensure_future(work)

@@ -31,7 +31,7 @@ from headrace.server.entry import configure_logging
 from headrace.supervisor.blueprint import unpack
 from headrace.supervisor.lifeline import end_with_parent
 from headrace.supervisor.process_title import set_title
-from headrace.supervisor.worker import STARTUP_FAILURE, become_worker
+from headrace.supervisor.worker import STARTUP_FAILURE, become_worker, ignore_signals
 
 PIPES = 2
 """Descriptors that come with each request for a worker: its control pipe and its lifeline."""
@@ -227,9 +227,7 @@ def main() -> NoReturn:
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)
     end_with_parent(os.getppid())
-    # A terminal's Ctrl-C reaches the whole group: the supervisor decides.
-    for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    ignore_signals()
     template = Template(sock)
     blueprint = template.read_blueprint()
     if blueprint is None:

@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 from dataclasses import replace
+from types import FrameType
 from typing import Any, NoReturn
 
 from headrace.config import Config, load_env_file
@@ -67,11 +68,7 @@ def become_worker(control: socket.socket, lifeline: socket.socket, application: 
         control, lifeline: this process's ends, blocking.
         application: loaded already, by a template; else it is imported.
     """
-    # A terminal's Ctrl-C reaches the whole group: the supervisor decides. What a shell or an operator sends
-    # to all of them by mistake does no harm.
-    for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    ignore_signals()
     if not faulthandler.is_enabled():
         # A crash in native code leaves its stack in the log.
         with contextlib.suppress(OSError, RuntimeError, ValueError):
@@ -101,15 +98,22 @@ def become_worker(control: socket.socket, lifeline: socket.socket, application: 
         code = STARTUP_FAILURE
         text = "".join(traceback.format_exception(error))
         _tell(control, Failed(f"The worker failed: {type(error).__name__}: {error}", text))
-    logging_is_flushed()
+    control.close()
     sys.exit(code)
 
 
-def logging_is_flushed() -> None:
-    """Nothing that was printed is lost with the process."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+def ignore_signals() -> None:
+    """Leave to the supervisor what a terminal's Ctrl-C, or a shell, sends to the whole group.
+
+    By a handler that does nothing, as SIG_IGN would be inherited by whatever the application starts.
+    """
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _nothing)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 class Worker:
@@ -151,6 +155,7 @@ class Worker:
             sock.set_inheritable(False)
             self._sockets.append(sock)
         if self._start.load_board >= 0:
+            os.set_inheritable(self._start.load_board, False)
             self._board = LoadBoard.open(self._start.load_board)
         configure_logging(config)
         load_env_file(config.application.env_file)
@@ -177,6 +182,8 @@ class Worker:
             self._lag.stop()
             if self._lifetime is not None:
                 self._lifetime.cancel()
+            # While pings are still answered: what runs in threads may take its time.
+            await asyncio.get_running_loop().shutdown_default_executor()
             self._relay.flush()
             self._pipe.close()
 
