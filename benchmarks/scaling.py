@@ -1,12 +1,14 @@
 """``python -m benchmarks.scaling``: what a request costs in one process and under a supervisor.
 
-The load shares the cores with the workers, so rates say little here; the figure is the CPU that all of a
-server's processes use for each request. Samples are interleaved: each round takes one of every arrangement.
+The load, two clients, shares the cores with the workers, so rates say little here; the figure is the CPU that
+all processes of a server use for each request. Two processes without a supervisor, each with a client of its
+own, show what sharing the machine costs by itself. Samples are interleaved.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import signal
@@ -64,19 +66,24 @@ class Server:
         self._process.communicate()
 
 
-def sample(server: Server, duration_s: int) -> float:
-    """CPU in µs for each request of one run of wrk."""
-    url = f"http://127.0.0.1:{server.port}/"
-    before_s = server.cpu_s()
-    done = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{duration_s}s", url],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = re.search(r"(\d+) requests in", done.stdout)
-    assert found, done.stdout
-    return (server.cpu_s() - before_s) / int(found[1]) * 1e6
+def sample(servers: list[Server], duration_s: int) -> float:
+    """CPU in µs for each request while two clients ask, of one server or of one each."""
+    before_s = sum(server.cpu_s() for server in servers)
+    loads = [
+        subprocess.Popen(
+            ["wrk", "-t1", f"-c{CONNECTIONS // 2}", f"-d{duration_s}s", f"http://127.0.0.1:{server.port}/"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for server in (servers * 2)[:2]
+    ]
+    requests = 0
+    for load in loads:
+        text, _ = load.communicate()
+        found = re.search(r"(\d+) requests in", text)
+        assert found, text
+        requests += int(found[1])
+    return (sum(server.cpu_s() for server in servers) - before_s) / requests * 1e6
 
 
 def main() -> None:
@@ -85,17 +92,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--duration", type=int, default=2, help="seconds for each sample")
     options = parser.parse_args()
-    servers = {name: Server(arguments) for name, arguments in ARRANGEMENTS.items()}
+    servers = {name: [Server(arguments)] for name, arguments in ARRANGEMENTS.items()}
+    servers["two processes, a port each"] = [Server(()), Server(())]
     samples: dict[str, list[float]] = {name: [] for name in servers}
     try:
-        for server in servers.values():
-            sample(server, 1)
+        for group in servers.values():
+            sample(group, 1)
         for _ in range(options.rounds):
-            for name, server in servers.items():
-                samples[name].append(sample(server, options.duration))
+            for name, group in servers.items():
+                samples[name].append(sample(group, options.duration))
                 time.sleep(0.1)
     finally:
-        for server in servers.values():
+        for server in itertools.chain(*servers.values()):
             server.stop()
     print(f"CPU in us a request, {CONNECTIONS} connections, {options.rounds} interleaved samples")
     for name, found in samples.items():
