@@ -6,8 +6,8 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol
 
 from headrace.config import Config
 from headrace.net import systemd
@@ -25,7 +25,7 @@ _logger = logging.getLogger("uvicorn.error")
 
 
 class Workers(Protocol):
-    """The supervisor, as far as liveness needs it."""
+    """The crew, as far as liveness needs it."""
 
     config: Config
 
@@ -38,8 +38,8 @@ class Workers(Protocol):
     def replace_unhurried(self, child: Child, reason: str) -> None:
         """Put another in its place, and let it drain."""
 
-    def in_background(self, work: Callable[[], object]) -> object:
-        """Run a coroutine function beside everything else."""
+    def in_background(self, work: Coroutine[Any, Any, None]) -> object:
+        """Run a coroutine beside everything else."""
 
 
 class Liveness:
@@ -82,7 +82,7 @@ class Liveness:
             child.ping(self._pings, self._awake_s)
         elif self._awake_s - child.asked_s > limit_s and self._may_condemn():
             child.is_condemned = True
-            self._workers.in_background(lambda: self._end_blocked(child))
+            self._workers.in_background(self._end_blocked(child))
 
     def _may_condemn(self) -> bool:
         """Not while somebody develops, unless told to: a debugger's breakpoint blocks the loop as well."""
