@@ -160,11 +160,11 @@ class Supervisor:
         self._begin_stop(is_quick=number is signal.SIGQUIT)
 
     def _on_reload_signal(self) -> None:
-        if self._crew.is_stopping or not self._crew.is_running:
-            return
         if self._crew.config.process.reload:
             # The terminal was closed; while one develops, a change is what reloads.
             self._begin_stop(is_quick=False)
+        elif self._crew.is_stopping or not self._crew.is_running:
+            return
         elif self._reloading is not None and not self._reloading.done():
             # What has changed since that one began must not be missed.
             self._reload_again = True
