@@ -70,6 +70,8 @@ def test_page_over_tls_fetches_over_http2(browser: Browser, secure_cookbook: Hea
 def test_websocket_page_shows_the_echo(browser: Browser, served: HeadraceProcess) -> None:
     browser.open(f"{served.url}/echo")
     browser.wait_until("document.querySelector('#status').dataset.state === 'open'")
+    # The focus comes when the page is first drawn, which may be later.
+    browser.wait_until("document.activeElement.tagName === 'INPUT'")
     for number, text in enumerate(("hello", "grüße 🌊"), 1):
         browser.type(text)
         browser.press_enter()
