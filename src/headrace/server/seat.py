@@ -21,8 +21,6 @@ class Seat:
         on_ready: called when the listeners accept.
         on_retire: called once with the reason when the worker should be replaced; it serves on until it is
             told to drain.
-        on_stopping: called when a stop begins; gives whether the supervisor knows nothing of it, and will put
-            another in this place.
     """
 
     sockets: list[socket.socket]
@@ -30,4 +28,3 @@ class Seat:
     leadership: Leadership
     on_ready: Callable[[], None]
     on_retire: Callable[[str], None]
-    on_stopping: Callable[[], bool]

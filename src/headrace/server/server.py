@@ -247,9 +247,6 @@ class Server:
         self.started = False
         if self._seat is None:
             systemd.notify("STOPPING=1")
-        elif self._seat.on_stopping():
-            # By itself, as a signal told it alone: others serve on.
-            self._is_replaced = True
         _logger.info("Shutting down")
         runtime.is_draining = runtime.has_limits = True
         runtime.is_replaced = self._is_replaced

@@ -56,10 +56,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: its listeners accept. ``error`` is what its page shows in development, else empty."""
+    """From a worker: its listeners accept."""
 
     kind: ClassVar[int] = 2
-    error: str
 
 
 @dataclass(frozen=True, slots=True)

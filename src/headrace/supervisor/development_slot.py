@@ -15,6 +15,7 @@ from pathlib import Path
 from headrace.errors import WorkerError
 from headrace.supervisor.child import Child
 from headrace.supervisor.process import end_words
+from headrace.supervisor.replacements import Replacements, answer
 from headrace.supervisor.watch import Watcher
 
 MOST_NAMED = 3
@@ -46,18 +47,13 @@ class DevelopmentSlot:
         self._bring_up = bring_up
         self._end = end
         self._watcher = watcher
-        self._asked: asyncio.Future[None] | None = None
-        self._news = asyncio.Event()
+        self._asked = Replacements()
         self.child = child
         self.failures = 0
 
     def replace(self, reason: str, child: Child | None = None) -> asyncio.Future[None]:
         """Have a new worker, as if the source had changed."""
-        if self._asked is None:
-            self._asked = asyncio.get_running_loop().create_future()
-            self._asked.add_done_callback(lambda future: future.cancelled() or future.exception())
-            self._news.set()
-        return self._asked
+        return self._asked.ask(reason, child)
 
     def abandon(self) -> None:
         """Its worker is being ended by force."""
@@ -66,7 +62,7 @@ class DevelopmentSlot:
 
     def dismiss(self) -> None:
         """The place is given up."""
-        self._answer(WorkerError("The server stops."))
+        answer(self._asked.take(), WorkerError("The server stops."))
 
     async def keep(self) -> None:
         """Keep the place filled with the newest code until cancelled."""
@@ -77,8 +73,8 @@ class DevelopmentSlot:
                 news = asyncio.ensure_future(self._wait(starting))
                 await asyncio.wait([change, news], return_when=asyncio.FIRST_COMPLETED)
                 news.cancel()
-                is_asked = self._news.is_set()
-                self._news.clear()
+                is_asked = self._asked.news.is_set()
+                self._asked.news.clear()
                 if change.done() or is_asked:
                     if change.done():
                         _logger.warning("Reloading: %s changed.", _names(change.result()))
@@ -101,7 +97,7 @@ class DevelopmentSlot:
 
     async def _wait(self, starting: asyncio.Future[Child] | None) -> None:
         """Wait until somebody asks, or the worker is there, or gone."""
-        waiting: list[asyncio.Future[object]] = [asyncio.ensure_future(self._news.wait())]
+        waiting: list[asyncio.Future[object]] = [asyncio.ensure_future(self._asked.news.wait())]
         others = [starting] if starting is not None else [self.child.gone] if self.child is not None else []
         try:
             await asyncio.wait([*waiting, *others], return_when=asyncio.FIRST_COMPLETED)
@@ -114,23 +110,14 @@ class DevelopmentSlot:
         except WorkerError as error:
             self.failures += 1
             _logger.error("%s Waiting for a change.", error)
-            self._answer(error)
+            answer(self._asked.take(), error)
         else:
             self.failures = 0
-            self._answer(None)
+            answer(self._asked.take(), None)
 
     def _on_gone(self, child: Child) -> None:
         self.child = None
         _logger.error("%s %s. Waiting for a change.", child.name, end_words(child.gone.result()))
-
-    def _answer(self, error: WorkerError | None) -> None:
-        asked, self._asked = self._asked, None
-        if asked is None or asked.done():
-            return
-        if error is None:
-            asked.set_result(None)
-        else:
-            asked.set_exception(error)
 
 
 def _names(paths: Iterable[Path]) -> str:

@@ -15,14 +15,12 @@ from typing import Any
 from headrace.errors import WorkerError
 from headrace.supervisor.child import Child
 from headrace.supervisor.process import end_words
+from headrace.supervisor.replacements import Replacements, answer
 
 FIRST_BACK_OFF_S = 0.1
 LONGEST_BACK_OFF_S = 30.0
 STEADY_S = 10.0
 """A worker that has lived so long has not died of its start: the back-off begins anew."""
-
-Asked = tuple[asyncio.Future[None], str, Child | None]
-"""Who waits for a replacement, why, and of whom."""
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -51,8 +49,7 @@ class Slot:
         self._bring_up = bring_up
         self._retire = retire
         self._on_start_failed = on_start_failed
-        self._asked: list[Asked] = []
-        self._news = asyncio.Event()
+        self._asked = Replacements()
         self.child = child
         self.failures = 0
         self._back_off_s = 0.0
@@ -67,21 +64,16 @@ class Slot:
             child: who is to be replaced; where another has taken its place by then, all is well. None is
                 whoever is there.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Nobody may be waiting.
-        future.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._asked.append((future, reason, child))
-        self._news.set()
-        return future
+        return self._asked.ask(reason, child)
 
     def abandon(self) -> None:
         """Its worker is being ended by force: fill the place without waiting for that."""
         self.child = None
-        self._news.set()
+        self._asked.news.set()
 
     def dismiss(self) -> None:
         """The place is given up; whoever waits for a replacement is told so."""
-        self._answer(self._take_asked(), WorkerError("There are fewer workers now."))
+        answer(self._asked.take(), WorkerError("There are fewer workers now."))
 
     async def keep(self) -> None:
         """Keep the place filled until cancelled."""
@@ -96,8 +88,8 @@ class Slot:
                 await self._wait(self.child)
 
     async def _wait(self, child: Child) -> None:
-        self._news.clear()
-        news = asyncio.ensure_future(self._news.wait())
+        self._asked.news.clear()
+        news = asyncio.ensure_future(self._asked.news.wait())
         either: list[asyncio.Future[Any]] = [child.gone, news]
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -106,10 +98,10 @@ class Slot:
 
     async def _wait_back_off(self) -> None:
         """Wait, unless somebody asks: what was at fault may be mended."""
-        self._news.clear()
+        self._asked.news.clear()
         if self._asked or not self._back_off_s:
             return
-        news = asyncio.ensure_future(self._news.wait())
+        news = asyncio.ensure_future(self._asked.news.wait())
         try:
             await asyncio.wait([news], timeout=self._back_off_s)
         finally:
@@ -117,32 +109,32 @@ class Slot:
 
     async def _fill(self) -> None:
         await self._wait_back_off()
-        asked = self._take_asked()
+        asked = self._asked.take()
         try:
             self.child = await self._bring_up()
         except WorkerError as error:
             self.failures += 1
             self._grow_back_off()
-            self._answer(asked, error)
+            answer(asked, error)
             self._on_start_failed(error)
             _logger.error("%s Trying again in %.1f s.", _sentence(error), self._back_off_s)
         else:
             self.failures = 0
-            self._answer(asked, None)
+            answer(asked, None)
 
     async def _replace(self, old: Child) -> None:
-        asked = self._take_asked()
-        wanted = [one for one in asked if one[2] in (None, old)]
-        self._answer([one for one in asked if one not in wanted], None)
+        asked = self._asked.take()
+        wanted = [one for one in asked if one.child in (None, old)]
+        answer([one for one in asked if one not in wanted], None)
         if not wanted:
             return
-        _logger.info("%s is replaced: %s.", old.name, wanted[0][1])
+        _logger.info("%s is replaced: %s.", old.name, wanted[0].reason)
         try:
             new = await self._bring_up()
         except WorkerError as error:
             stays = "the old one stays" if not old.gone.done() else "and the old one has ended"
             _logger.error("The new worker did not come up, %s. %s", stays, _sentence(error))
-            self._answer(wanted, error)
+            answer(wanted, error)
             return
         # The old one may have been abandoned, or have ended, in the meantime.
         if self.child is old and not old.gone.done():
@@ -150,7 +142,7 @@ class Slot:
         self.child = new
         self.failures = 0
         self._back_off_s = 0.0
-        self._answer(wanted, None)
+        answer(wanted, None)
 
     def _on_gone(self, child: Child) -> None:
         self.child = None
@@ -165,20 +157,6 @@ class Slot:
     def _grow_back_off(self) -> None:
         # A single death costs a moment only; a worker that dies again and again is not started in a loop.
         self._back_off_s = min(LONGEST_BACK_OFF_S, 2 * self._back_off_s) or FIRST_BACK_OFF_S
-
-    def _take_asked(self) -> list[Asked]:
-        asked, self._asked = self._asked, []
-        return asked
-
-    @staticmethod
-    def _answer(asked: list[Asked], error: WorkerError | None) -> None:
-        for future, _, _ in asked:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
 
 
 def _sentence(error: WorkerError) -> str:

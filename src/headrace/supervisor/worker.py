@@ -139,9 +139,7 @@ class Worker:
         self._server: Server | None = None
         self._lag: LoopLag | None = None
         self._lifetime: asyncio.TimerHandle | None = None
-        self._error = ""
         self._most_bytes: int | None = None
-        self._is_told_to_drain = False
 
     def run(self) -> int:
         """Serve; gives the exit code.
@@ -195,7 +193,6 @@ class Worker:
             leadership=self._leadership,
             on_ready=self._on_ready,
             on_retire=self._on_retire,
-            on_stopping=self._on_stopping,
         )
         server = self._server = Server(config, seat)
         with server.capture_signals((signal.SIGTERM,)):
@@ -205,7 +202,6 @@ class Worker:
         """In development the port stays open, with a page that says what is wrong."""
         sentence, text = describe(error)
         print(f"{text}Error: {sentence}", file=sys.stderr, flush=True)
-        self._error = sentence
         page = ErrorPage(sentence, text)
         options = replace(
             self._config.application, app=page, factory=False, interface="asgi3", lifespan="off"
@@ -232,7 +228,7 @@ class Worker:
             self._lifetime = asyncio.get_running_loop().call_later(
                 spread_s, self._retire, f"it has lived for {lifetime_s:g} s"
             )
-        self._pipe.send(Ready(self._error))
+        self._pipe.send(Ready())
 
     def _check_memory_limit(self) -> None:
         limit, memory = self._config.process.limit_worker_memory, memory_bytes()
@@ -249,12 +245,6 @@ class Worker:
     def _on_retire(self, reason: str) -> None:
         assert self._pipe is not None
         self._pipe.send(Retire(reason))
-
-    def _on_stopping(self) -> bool:
-        if self._is_told_to_drain:
-            return False
-        self._on_retire("it was told to end")
-        return True
 
     def _retire(self, reason: str) -> None:
         assert self._server is not None
@@ -302,7 +292,6 @@ class Worker:
     def _on_drain(self, drain: Message) -> None:
         assert isinstance(drain, Drain)
         assert self._server is not None
-        self._is_told_to_drain = True
         self._server.drain(None if drain.graceful_s < 0 else drain.graceful_s, drain.is_replaced)
 
     def _on_force(self) -> None:
@@ -316,11 +305,7 @@ class Worker:
         if loop is None or server is None:
             os._exit(1)
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._end_orphaned, server)
-
-    def _end_orphaned(self, server: Server) -> None:
-        self._is_told_to_drain = True
-        server.drain(GRACE_S / 2)
+            loop.call_soon_threadsafe(server.drain, GRACE_S / 2)
 
 
 def _read_start(control: socket.socket) -> Start:
