@@ -68,6 +68,25 @@ class TestStart:
         assert server.text.count("Error: ") == 1
         assert "Started server process" not in server.text
 
+    @pytest.mark.parametrize(("level", "tracebacks"), [("info", 0), ("debug", 1)])
+    def test_no_permission(self, tmp_path: Path, level: str, tracebacks: int) -> None:
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o500)
+        # Everything is imported before: where Python itself lies nobody may not go either.
+        code = (
+            "import os, headrace.cli.run, headrace.supervisor.entry\n"
+            "from headrace.cli import main\n"
+            "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            f"main(['run', 'app:app', '--workers', '2', '--uds', {str(locked / 'a.sock')!r},"
+            f" '--log-level', {level!r}])\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True)
+        assert done.returncode == 3
+        assert done.stderr.count("Traceback") >= tracebacks
+        assert tracebacks or "Traceback" not in done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
+        assert "This user may not make or reach the Unix socket" in done.stderr
+
     def test_application_object_is_refused(self, tmp_path: Path) -> None:
         code = "import headrace\nasync def app(s, r, w): ...\nheadrace.run(app, workers=2, port=0)"
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
