@@ -18,6 +18,7 @@ from headrace.config.options import (
     Option,
     ProcessOptions,
     ProxyOptions,
+    StackOptions,
     TLSOptions,
     WebSocketOptions,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "ProcessOptions",
     "ProxyOptions",
     "Row",
+    "StackOptions",
     "TLSOptions",
     "WebSocketOptions",
     "groups",

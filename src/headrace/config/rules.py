@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 from headrace.config.host_port import is_loopback, parse_host_port
 from headrace.config.options import Config, TLSOptions
@@ -102,6 +103,38 @@ def _proxy_fields_are_known(config: Config) -> str | None:
     return (
         f"{_place(config, 'proxy_fields')} names {unknown[0]!r}, "
         f"but only {', '.join(PROXY_FIELDS)} or all can be taken."
+    )
+
+
+def metrics_buckets(config: Config) -> tuple[float, ...]:
+    """The bounds that ``--metrics-buckets`` names, in seconds.
+
+    Raises:
+        ValueError: one is no number.
+    """
+    return tuple(float(bound) for bound in config.stack.metrics_buckets.split(",") if bound.strip())
+
+
+def _metrics_buckets_rise(config: Config) -> str | None:
+    try:
+        bounds = metrics_buckets(config)
+    except ValueError:
+        bounds = ()
+    is_rising = all(low < high for low, high in pairwise(bounds))
+    if bounds and is_rising and bounds[0] > 0 and bounds[-1] < float("inf"):
+        return None
+    return (
+        f"{_place(config, 'metrics_buckets')} is {config.stack.metrics_buckets[:80]!r}, "
+        "but it must be rising numbers above 0, such as 0.01,0.1,1."
+    )
+
+
+def _request_id_header_is_a_token(config: Config) -> str | None:
+    if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", config.stack.request_id_header):
+        return None
+    return (
+        f"{_place(config, 'request_id_header')} is {config.stack.request_id_header[:80]!r}, "
+        "but a field's name is letters, digits and hyphens."
     )
 
 
@@ -259,6 +292,8 @@ _RULES: tuple[Callable[[Config], str | None], ...] = (
     _uds_mode_is_octal,
     _bind_stands_alone,
     _proxy_fields_are_known,
+    _metrics_buckets_rise,
+    _request_id_header_is_a_token,
     _loop_is_known,
     _admin_is_an_address,
     _admin_token_is_a_token,
