@@ -54,6 +54,7 @@ class FakeTurn:
 
     def __init__(self) -> None:
         self.held: Any = None
+        self.waiting = 0
 
     def hold_head(self, exchange: Any) -> None:
         self.held = exchange
@@ -72,6 +73,8 @@ class FakeStream:
 
     def flush(self) -> None:
         pass
+
+    finish = flush
 
     async def wait_writable(self) -> None:
         self.told.append("waited")

@@ -53,6 +53,7 @@ class FakeTurn:
     """Whose head waits is not asked here."""
 
     held: Any = None
+    waiting = 0
 
     def hold_head(self, exchange: Any) -> None:
         self.held = exchange
@@ -82,6 +83,9 @@ class FakeChannel:
         self.is_flush_due = False
         self.engine.out_bytes = 0
         self.told.append("flush")
+
+    def finish(self) -> None:
+        self.flush()
 
     def flush_later(self) -> None:
         self.is_flush_due = True

@@ -107,7 +107,7 @@ class TestAccessLog:
         client = server.connect()
         client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         client.read_until(b"begun")
-        flush = lambda: server.in_loop(lambda: server.server.runtime.access_log.flush())  # noqa: E731
+        flush = lambda: server.in_loop(lambda: server.server.runtime.consumers[0].flush())  # noqa: E731
         flush()
         assert not access_records.records
         server.in_loop(go.set)

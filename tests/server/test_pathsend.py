@@ -119,7 +119,7 @@ def test_client_leaves_in_the_middle(
     getattr(client, leave)()
     eventually(lambda: not server.server.runtime.connections)
     eventually(lambda: not server.server.runtime.running)
-    server.in_loop(lambda: server.server.runtime.access_log.flush())
+    server.in_loop(lambda: server.server.runtime.consumers[0].flush())
     assert not error_log.lines(logging.WARNING)
     (record,) = access_records.records
     assert record.body_bytes < len(LARGE)

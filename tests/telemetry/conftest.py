@@ -94,4 +94,4 @@ def finished_exchange(
         "scheme": "http",
         **scope,
     }
-    return (facts, status, body_bytes, 99.5 - duration_s, 99.5, response_headers)
+    return (facts, status, body_bytes, 99.5 - duration_s, 99.5, response_headers, 0, None)

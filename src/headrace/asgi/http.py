@@ -21,10 +21,14 @@ from headrace.errors import ASGIError, RemoteProtocolError
 from headrace.protocol.events import RequestReceived
 from headrace.types import ASGIApplication, Headers, Message
 
-AccessFacts = tuple[dict[str, Any], int, int, float, float, Headers | None]
+Finished = tuple[dict[str, Any], int, int, float, float, Headers | None, int, BaseException | None]
+"""``headrace.telemetry.exchange.FinishedExchange``."""
 
 HIGH_WATER_BYTES = 65_536
 """Request body waiting for the application above which reading pauses."""
+
+LARGE_BYTES = 16_384
+"""Body with which a response does not wait for others to be written together."""
 
 MAX_PIECES = 256
 """Pieces of it above which they are joined: each costs some 50 bytes, however little there is in it."""
@@ -60,15 +64,18 @@ class HTTPExchange:
         is_disconnected: the client is gone, or has been given up.
         is_head: the method is HEAD, whatever the application makes of its scope.
         buffered_bytes: of the body, waiting for the application.
+        received_bytes: of the body, so far.
+        error: what the application raised and nobody else took.
     """
 
-    has_access_line = True
+    is_recorded = True
+    """Whether its end is told to the consumers of ``telemetry.exchange``."""
 
     __slots__ = (
         "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_begun",
         "_has_body", "_is_withdrawn", "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers",
-        "_turn", "_waiting", "_wants_trailers", "buffered_bytes", "is_disconnected", "is_head",
-        "response_headers", "scope", "sent_bytes", "started_s", "state", "status", "task",
+        "_turn", "_waiting", "_wants_trailers", "buffered_bytes", "error", "is_disconnected", "is_head",
+        "received_bytes", "response_headers", "scope", "sent_bytes", "started_s", "state", "status", "task",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +88,7 @@ class HTTPExchange:
         self._stream_id = event.stream_id
         self.scope = scope
         self._body: list[bytes] | None = None
-        self.buffered_bytes = 0
+        self.buffered_bytes = self.received_bytes = 0
         self._body_ended = event.end_stream
         self._body_taken = False
         self._trailers: Headers | None = None
@@ -100,6 +107,7 @@ class HTTPExchange:
         self.sent_bytes = 0
         self.started_s = 0.0
         self.response_headers: Headers | None = None
+        self.error: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
 
     # The connection's side
@@ -123,7 +131,9 @@ class HTTPExchange:
             if self._body is None:
                 self._body = []
             self._body.append(data)
-            self.buffered_bytes += len(data)
+            size = len(data)
+            self.buffered_bytes += size
+            self.received_bytes += size
             if len(self._body) > MAX_PIECES:
                 self._body = [b"".join(self._body)]
         if end_stream:
@@ -167,8 +177,8 @@ class HTTPExchange:
         self.disconnect()
         return is_answered
 
-    def access_entry(self) -> AccessFacts:
-        """What an access line is made of: scope, status, bytes, start, end, response fields."""
+    def finished(self) -> Finished:
+        """What is known of it at its end."""
         return (
             self.scope,
             self.status or 499,
@@ -176,6 +186,8 @@ class HTTPExchange:
             self.started_s,
             monotonic(),
             self.response_headers,
+            self.received_bytes,
+            self.error,
         )
 
     def flush_head(self) -> None:
@@ -201,6 +213,7 @@ class HTTPExchange:
     async def run(self) -> None:
         """Call the application, and answer for it when it does not answer."""
         self._has_begun = True
+        self._turn.waiting -= 1
         if self._is_withdrawn:
             self._stream.on_application_done(self)
             return
@@ -320,23 +333,28 @@ class HTTPExchange:
             # By way of a view, because bytes(5) would be five NULs.
             data = bytes(memoryview(data))
         stream = self._stream
+        size = len(data)
         if self.state == _HEAD_HELD:
             self._turn.held = None
         if self._has_body:
-            size = len(data)
             if self._left is not None and (more or size != self._left):
                 self._count(size, more)
             self.sent_bytes += size
             self._engine.send_data(self._stream_id, data, not more and not self._wants_trailers)
         else:
             self._engine.send_data(self._stream_id, b"", not more)
-        stream.flush()
         if more:
+            stream.flush()
             self.state = _BODY
             return FINISHED if stream.is_writable else stream.wait_writable()
         if self._wants_trailers:
+            stream.flush()
             self.state = _TRAILERS
             return FINISHED
+        if size < LARGE_BYTES:
+            stream.finish()
+        else:
+            stream.flush()
         self._complete()
         return FINISHED
 
@@ -466,6 +484,7 @@ class HTTPExchange:
                 self._cut()
             return
         _logger.error("Exception in ASGI application\n", exc_info=error)
+        self.error = error
         self._give_up(500)
 
     def _missing(self) -> str:

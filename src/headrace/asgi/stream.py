@@ -36,9 +36,10 @@ class Engine(Protocol):
 
 
 class Turn(Protocol):
-    """Knows the exchange whose head waits for its body."""
+    """Knows the exchange whose head waits for its body, and how many are still to begin."""
 
     held: Any
+    waiting: int
 
     def hold_head(self, exchange: Any) -> None:
         """Call the exchange's ``flush_head`` when its application waits for something else."""
@@ -65,6 +66,9 @@ class Stream(Protocol):
 
     def flush(self) -> None:
         """Write what the engine has encoded."""
+
+    def finish(self) -> None:
+        """The same at a response's end: it may wait for others of the same turn."""
 
     def wait_writable(self) -> Awaitable[None]:
         """Wait while the write brake is on."""

@@ -103,7 +103,7 @@ class WebSocketSession(HTTPExchange):
         has_traffic: a message has gone either way since somebody last looked.
     """
 
-    has_access_line = False
+    is_recorded = False
     """Its answer is a line of ``uvicorn.error``, as uvicorn's."""
 
     __slots__ = (

@@ -17,6 +17,7 @@ from headrace.middleware.trusted_proxies import warnings
 from headrace.net.addresses import addresses_of
 from headrace.net.tls import TLSContexts, is_tls_wanted
 from headrace.server.loops import loop_factory
+from headrace.server.stack import describe_stack
 from headrace.telemetry import read_log_config
 from headrace.telemetry.access_template import TemplateText
 
@@ -86,7 +87,10 @@ def _describe(config: Config, application: dict[str, str]) -> str:
     """Two blocks of lines, name, value and place: what was set, then what was left at its default."""
     given = [row for row in shown_rows() if config.sources[row.name] != "default"]
     others = [row for row in shown_rows() if config.sources[row.name] == "default"]
-    lines = [f"Application {application['name']} ({application['type']}, {application['interface']})"]
+    lines = [
+        f"Application {application['name']} ({application['type']}, {application['interface']})",
+        f"Stack       {' > '.join(describe_stack(config))}",
+    ]
     if given:
         lines += ["", "Set:", *_lines(config, given)]
     lines += [
@@ -111,7 +115,8 @@ def _lines(config: Config, shown: list[Row]) -> list[str]:
 
 def _describe_json(config: Config, application: dict[str, str]) -> str:
     options = describe_options(config)
-    return json.dumps({"ok": True, "application": application, "options": options}, indent=2)
+    found = {"ok": True, "application": application, "stack": describe_stack(config), "options": options}
+    return json.dumps(found, indent=2)
 
 
 _JSON = click.Option(

@@ -124,6 +124,7 @@ class HTTPConnection(TimedConnection):
             Whether the transport stays open for writing; TLS has no half-closed state.
         """
         exchange = self.exchange
+        self.flush()
         self.engine.receive_eof()
         self._has_ended = True
         if self.is_closing:
@@ -146,6 +147,7 @@ class HTTPConnection(TimedConnection):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         self.runtime.connections.discard(self)
+        self.engine.data_to_send()  # nobody takes it
         self.is_closing = True
         self.waiting = _NOTHING
         self.deadline = 0.0
@@ -237,8 +239,10 @@ class HTTPConnection(TimedConnection):
             application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
             exchange = HTTPExchange(application, self, self._template.build(event), event)
         runtime.total_requests += 1
-        if runtime.access_log is not None:
+        if runtime.takes_time:
             exchange.started_s = monotonic()
+            if runtime.tells_time:
+                exchange.scope["headrace.received_s"] = exchange.started_s
         if runtime.has_limits and not self._is_admitted(exchange, event):
             return
         self.exchange = exchange
@@ -275,7 +279,8 @@ class HTTPConnection(TimedConnection):
     def _shed(self, exchange: HTTPExchange) -> None:
         exchange.status = 503
         self.engine.send_error(1, 503, not exchange.is_head)
-        self.log(exchange)
+        self.runtime.total_shed += 1
+        self.record(exchange)
         self.linger()
 
     def _on_failed(self, error: RemoteProtocolError, data: bytes) -> None:
@@ -299,6 +304,10 @@ class HTTPConnection(TimedConnection):
 
     # The exchange's side: Stream
 
+    def finish(self) -> None:
+        """Write a response's end, together with those of other connections."""
+        self.turn.write(self)
+
     @property
     def is_draining(self) -> bool:
         """The server stops."""
@@ -321,10 +330,10 @@ class HTTPConnection(TimedConnection):
             self.wait_for(_BODY, self.runtime.timeouts.body_s)
 
     def on_response_complete(self, exchange: HTTPExchange) -> None:
-        """Log, and go on to the next request or close."""
+        """Tell what is known of it, and go on to the next request or close."""
         self.exchange = None
-        if self.runtime.access_log is not None:
-            self.log(exchange)
+        if self.runtime.consumers:
+            self.record(exchange)
         if self.is_closing:
             return
         if not self.is_writable:

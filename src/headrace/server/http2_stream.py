@@ -97,8 +97,10 @@ class HTTP2Stream:
             application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
             exchange = HTTPExchange(application, self, connection.template.build(event), event)
         runtime.total_requests += 1
-        if runtime.access_log is not None:
+        if runtime.takes_time:
             exchange.started_s = monotonic()
+            if runtime.tells_time:
+                exchange.scope["headrace.received_s"] = exchange.started_s
         if runtime.has_limits and not self._is_admitted(exchange, event):
             return
         self.exchange = exchange
@@ -210,6 +212,8 @@ class HTTP2Stream:
         """Write at the end of the turn."""
         self._connection.flush_later()
 
+    finish = flush
+
     def wait_writable(self) -> Awaitable[None]:
         """Wait until enough of what is queued is gone, or the stream."""
         self.wait_for_room()
@@ -242,8 +246,8 @@ class HTTP2Stream:
             self._deadline = 0.0
             if self._unconsumed_bytes:
                 self.on_consumed()
-            if self._connection.runtime.access_log is not None:
-                self._log(exchange)
+            if self._connection.runtime.consumers:
+                self._record(exchange)
 
     def on_application_done(self, exchange: HTTPExchange) -> None:
         """The application's task ends."""
@@ -287,7 +291,8 @@ class HTTP2Stream:
         if probe is None and not runtime.admits():
             exchange.status = 503
             self.engine.send_error(self.stream_id, 503, not exchange.is_head)
-            self._log(exchange)
+            runtime.total_shed += 1
+            self._record(exchange)
             self._connection.flush_later()
             return False
         runtime.is_last()
@@ -301,10 +306,14 @@ class HTTP2Stream:
         self.engine.send_error(self.stream_id, error.status, fields=refusal_fields(error))
         self._connection.flush_later()
 
-    def _log(self, exchange: HTTPExchange) -> None:
-        access_log = self._connection.runtime.access_log
-        if access_log is not None and exchange.has_access_line:
-            access_log.add(exchange.access_entry())
+    def _record(self, exchange: HTTPExchange) -> None:
+        if not exchange.is_recorded:
+            return
+        consumers = self._connection.runtime.consumers
+        if consumers:
+            finished = exchange.finished()
+            for consumer in consumers:
+                consumer.add(finished)
 
     def _give_up_body(self) -> None:
         self._deadline = 0.0

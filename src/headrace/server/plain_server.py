@@ -56,13 +56,13 @@ class PlainServer:
     """
 
     def __init__(self, application: ASGIApplication, sockets: list[socket.socket]) -> None:
-        self._stack = Stack(application, application)
+        self._stack = Stack(application, application, (), False)
         self._sockets = sockets
 
     async def start(self) -> None:
         """Accept."""
         turn = Turn(asyncio.get_running_loop(), contextvars.copy_context())
-        runtime = self._runtime = Runtime(_CONFIG, self._stack, {}, turn, None)
+        runtime = self._runtime = Runtime(_CONFIG, self._stack, {}, turn)
         runtime.bad_requests = _Unlogged()
         listeners = self._listeners = Listeners(_CONFIG.listen, "http", self._sockets)
         limit = self._limit = ConnectionLimit(MAX_CONNECTIONS, listeners.pause, listeners.resume)

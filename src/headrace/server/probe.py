@@ -6,8 +6,8 @@ from headrace.asgi.http import HTTPExchange
 
 
 class Probe(HTTPExchange):
-    """Runs beside ``runtime.running``: it is not counted, nor written into the access log."""
+    """Runs beside ``runtime.running``: it is not counted, and nobody is told of it."""
 
-    has_access_line = False
+    is_recorded = False
 
     __slots__ = ()

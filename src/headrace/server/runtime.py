@@ -22,7 +22,6 @@ from headrace.server.probe import Probe
 from headrace.server.stack import Stack
 from headrace.server.turn import Turn
 from headrace.server.websocket_settings import settings_of
-from headrace.telemetry import AccessLog
 
 
 class OpenConnection(Protocol):
@@ -72,19 +71,23 @@ class Runtime:
         health: what answers probes, None without ``--health-path``.
         start, turn: see ``Turn``.
         running: exchanges whose application has not returned.
+        consumers: are told of each finished exchange.
+        takes_time: somebody asks when a request's head had been read.
+        tells_time: the scope says it, as ``headrace.received_s``.
         total_requests: requests answered or being answered.
+        total_shed: of them, answered with 503 for ``--limit-concurrency``.
         on_idle: called when the last running exchange ends during a drain.
         on_swept: called behind each sweep.
     """
 
     __slots__ = (
-        "access_log", "awake_s", "bad_requests", "cancels_on_disconnect", "connection_limit",
-        "connections", "defaults", "has_limits", "health", "http2_defaults", "http2_limits",
+        "awake_s", "bad_requests", "cancels_on_disconnect", "connection_limit",
+        "connections", "consumers", "defaults", "has_limits", "health", "http2_defaults", "http2_limits",
         "is_draining", "is_ending", "is_replaced", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
         "on_limit_requests", "on_swept", "parser", "root_path", "root_path_mode", "running",
-        "serves_http2", "stack", "start", "state", "sweep_s", "timeouts", "total_requests", "turn",
-        "websocket",
+        "serves_http2", "stack", "start", "state", "sweep_s", "takes_time", "tells_time",
+        "timeouts", "total_requests", "total_shed", "turn", "websocket",
     )  # fmt: skip
 
     def __init__(
@@ -93,12 +96,13 @@ class Runtime:
         stack: Stack,
         state: dict[str, Any],
         turn: Turn,
-        access_log: AccessLog | None,
     ) -> None:
         http = config.http
         self.stack = stack
         self.state = state
-        self.access_log = access_log
+        self.consumers = stack.consumers
+        self.tells_time = stack.tells_time
+        self.takes_time = bool(stack.consumers) or stack.tells_time
         self.loop = asyncio.get_running_loop()
         self.parser = HeadParser(
             HTTP1Limits(
@@ -138,7 +142,7 @@ class Runtime:
         self.bad_requests = BadRequestLog()
         self.connections: set[OpenConnection] = set()
         self.running: set[HTTPExchange] = set()
-        self.total_requests = 0
+        self.total_requests = self.total_shed = 0
         self.is_draining = False
         self.is_ending = False
         self.is_replaced = False

@@ -33,10 +33,12 @@ from headrace.server.listening import Factory, Listeners
 from headrace.server.proxied import ProxiedConnection
 from headrace.server.runtime import Runtime, serves_http2
 from headrace.server.seat import Seat
-from headrace.server.stack import Stack, build_stack
+from headrace.server.stack import build_stack
 from headrace.server.sweep import Sweep
 from headrace.server.turn import Turn
 from headrace.telemetry import AccessLog
+from headrace.telemetry.exchange import Consumer
+from headrace.types import ASGIApplication
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 
@@ -233,7 +235,7 @@ class Server:
         try:
             if self._seat is not None:
                 sockets = self._seat.sockets
-            await self._listen(build_stack(config, application), lifespan, context, sockets)
+            await self._listen(application, lifespan, context, sockets)
         except BaseException:
             await lifespan.shutdown()
             raise
@@ -306,19 +308,19 @@ class Server:
 
     async def _listen(
         self,
-        stack: Stack,
+        application: ASGIApplication,
         lifespan: Lifespan,
         context: contextvars.Context,
         sockets: list[socket.socket] | None,
     ) -> None:
         config = self.config
         tls = self._tls
-        access_log = self._access_log if self._access_log is not None and self._access_log.enabled else None
+        stack = build_stack(config, application, self._consumers())
         turn = Turn(asyncio.get_running_loop(), context)
         slot = None if self._seat is None else self._seat.board_slot
         listeners = Listeners(config.listen, "http" if tls is None else "https", sockets, slot)
         try:
-            runtime = Runtime(config, stack, lifespan.state, turn, access_log)
+            runtime = Runtime(config, stack, lifespan.state, turn)
             runtime.limit_requests = _limit_requests(config)
             runtime.has_limits |= runtime.limit_requests is not None
             runtime.on_limit_requests = self._on_limit_requests
@@ -346,6 +348,13 @@ class Server:
         for announcement in listeners.announcements:
             _logger.info("Uvicorn running on %s (Press CTRL+C to quit)", announcement)
         systemd.notify("READY=1")
+
+    def _consumers(self) -> list[Consumer]:
+        """Who is told of each finished exchange; the application has had its say about logging by now."""
+        consumers: list[Consumer] = []
+        if self._access_log is not None and self._access_log.enabled:
+            consumers.append(self._access_log)
+        return consumers
 
     def _factory(self, runtime: Runtime) -> Factory:
         if not self.config.listen.proxy_protocol:

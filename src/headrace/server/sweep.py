@@ -1,4 +1,5 @@
-"""What is done now and then for all connections: deadlines, the Date field, the access log, certificates.
+"""What is done now and then for all connections: deadlines, the Date field, what consumers of
+exchanges hold, certificates.
 
 No timer is made for a request: a connection notes what it waits for and until when, and a sweep looks.
 """
@@ -13,13 +14,13 @@ from headrace.net.tls import TLSContexts
 from headrace.server.listening import Listeners
 from headrace.server.runtime import Runtime
 
-ACCESS_LOG_FLUSH_S = 0.1
+FLUSH_S = 0.1
 
 _logger = logging.getLogger("uvicorn.error")
 
 
 class Sweep:
-    """Runs every ``runtime.sweep_s`` seconds, and flushes the access log more often."""
+    """Runs every ``runtime.sweep_s`` seconds, and flushes the consumers of exchanges more often."""
 
     def __init__(
         self, runtime: Runtime, listeners: Listeners, tls: TLSContexts | None, tls_interval_s: float
@@ -30,18 +31,18 @@ class Sweep:
         self._tls_interval_s = tls_interval_s
         self._tls_due = runtime.now + tls_interval_s
         self._timer: asyncio.TimerHandle | None = None
-        self._log_timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin."""
         loop = self._runtime.loop
         self._timer = loop.call_later(self._runtime.sweep_s, self._sweep)
-        if self._runtime.access_log is not None:
-            self._log_timer = loop.call_later(ACCESS_LOG_FLUSH_S, self._flush_access_log)
+        if self._runtime.consumers:
+            self._flush_timer = loop.call_later(FLUSH_S, self._flush)
 
     def stop(self) -> None:
         """End."""
-        for timer in (self._timer, self._log_timer):
+        for timer in (self._timer, self._flush_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -57,11 +58,10 @@ class Sweep:
             self._tls_due = runtime.now + self._tls_interval_s
             self._reload_certificates(self._tls)
 
-    def _flush_access_log(self) -> None:
-        access_log = self._runtime.access_log
-        assert access_log is not None
-        self._log_timer = self._runtime.loop.call_later(ACCESS_LOG_FLUSH_S, self._flush_access_log)
-        access_log.flush()
+    def _flush(self) -> None:
+        self._flush_timer = self._runtime.loop.call_later(FLUSH_S, self._flush)
+        for consumer in self._runtime.consumers:
+            consumer.flush()
 
     def _reload_certificates(self, tls: TLSContexts) -> None:
         try:

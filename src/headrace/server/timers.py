@@ -103,6 +103,7 @@ class TimedConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
+        self.flush()
         self.is_closing = True
         if self.engine.is_close_delimited:
             self._reset_on_close()
@@ -149,17 +150,21 @@ class TimedConnection(asyncio.Protocol):
         """The response is out, or will never be."""
         if self.exchange is exchange:
             self.exchange = None
-            self.log(exchange)
+            self.record(exchange)
 
-    def log(self, exchange: HTTPExchange) -> None:
-        """Give the exchange's facts to the access log."""
-        access_log = self.runtime.access_log
-        if access_log is None or not exchange.has_access_line:
+    def record(self, exchange: HTTPExchange) -> None:
+        """Tell the consumers what is known of the exchange at its end."""
+        if not exchange.is_recorded:
             return
-        access_log.add(exchange.access_entry())
+        consumers = self.runtime.consumers
+        if consumers:
+            finished = exchange.finished()
+            for consumer in consumers:
+                consumer.add(finished)
 
     def close(self) -> None:
         """Close when everything is written."""
+        self.flush()
         self.is_closing = True
         self.wait_for(_LINGER, self.runtime.timeouts.write_s)
         self.transport.close()

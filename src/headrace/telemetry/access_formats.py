@@ -10,20 +10,12 @@ from collections.abc import Iterable, Sequence
 from json.encoder import encode_basestring_ascii as encode_string
 from typing import Any, Protocol
 
+from headrace.telemetry.exchange import FinishedExchange
 from headrace.telemetry.log_formatters import ACCESS_LOGGER, level_prefix
 from headrace.telemetry.log_text import bold, clf_time, escape_text, escape_word, iso_utc, status_text
-from headrace.types import Headers, Scope
+from headrace.types import Scope
 
-AccessEntry = tuple[Scope, int, int, float, float, Headers | None]
-"""One finished exchange, in this order:
-
-scope            the ASGI http scope
-status           status sent; 499 when the client left before the response started
-body_bytes       bytes of the response's body that were sent
-started_s        the request's head was complete, seconds of the loop's clock
-finished_s       the response was complete or given up, same clock
-response_headers (name, value) byte pairs as sent, or None when no response was started
-"""
+AccessEntry = FinishedExchange
 
 RecordArgs = tuple[str, str, str, str, int]
 """(client_addr, method, full_path, http_version, status), the args of uvicorn's access record."""
@@ -76,7 +68,7 @@ class UvicornText:
         prefix, use_colors = self._prefix, self._use_colors
         clients, paths, statuses, methods = self._clients, self._paths, self._statuses, self._methods
         lines: list[str] = []
-        for scope, status, _, _, _, _ in entries:
+        for scope, status, *_ in entries:
             client, path, query = scope.get("client"), scope["path"], scope["query_string"]
             method = scope["method"]
             if type(client) is list:  # ASGI allows it, so a middleware may have put one
@@ -109,7 +101,7 @@ class CombinedText:
         return [self._line(entry, wall_offset_s) for entry in entries]
 
     def _line(self, entry: AccessEntry, wall_offset_s: float) -> str:
-        scope, status, body_bytes, _, finished_s, _ = entry
+        scope, status, body_bytes, _, finished_s, _, _, _ = entry
         headers, values = dict(scope["headers"]), self._values
         referer = headers.get(b"referer") or b"-"
         shown_referer = values.get(referer) or values.keep(referer, escape_text(referer))
@@ -139,7 +131,7 @@ class JSONText:
 
     def _line(self, entry: AccessEntry, wall_offset_s: float) -> str:
         # Spelled out, because this costs a third of what a dict and json.dumps do.
-        scope, status, body_bytes, started_s, finished_s, _ = entry
+        scope, status, body_bytes, started_s, finished_s, _, _, _ = entry
         host, port = scope.get("client") or (None, None)
         query = scope["query_string"]
         headers = dict(scope["headers"])
@@ -172,7 +164,7 @@ class JSONText:
 
 def access_fields(entry: AccessEntry) -> dict[str, Any]:
     """The facts of an exchange by the names of JSON lines; what is absent is None."""
-    scope, status, body_bytes, started_s, finished_s, _ = entry
+    scope, status, body_bytes, started_s, finished_s, _, _, _ = entry
     headers = dict(scope["headers"])
     client = scope.get("client")
     return {

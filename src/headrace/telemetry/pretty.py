@@ -66,7 +66,7 @@ class PrettyText:
         return f"{_time_text(wall_s, use_colors)}  {request}{padding}  {shown_status}{facts}"
 
     def _entry_line(self, entry: AccessEntry, wall_offset_s: float) -> str:
-        _, status, body_bytes, started_s, finished_s, _ = entry
+        _, status, body_bytes, started_s, finished_s, _, _, _ = entry
         _, method, full_path, _, _ = record_args(entry)
         lasted_ms = duration_ms(started_s, finished_s)
         return self.line(finished_s + wall_offset_s, f"{method} {full_path}", status, lasted_ms, body_bytes)
