@@ -54,7 +54,6 @@ class FakeTurn:
 
     def __init__(self) -> None:
         self.held: Any = None
-        self.waiting = 0
 
     def hold_head(self, exchange: Any) -> None:
         self.held = exchange

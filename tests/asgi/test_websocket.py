@@ -53,7 +53,6 @@ class FakeTurn:
     """Whose head waits is not asked here."""
 
     held: Any = None
-    waiting = 0
 
     def hold_head(self, exchange: Any) -> None:
         self.held = exchange

@@ -4,11 +4,11 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from headrace.server.turn import BATCH, SLOW_S, Turn
+from headrace.server.turn import BATCH, SLOW_RESPONSES, SLOW_S, Turn
 from live import LiveServer, respond
 
 
@@ -39,36 +39,30 @@ def in_loop(check: Any) -> None:
     asyncio.run(main())
 
 
-def test_answer_of_a_single_request_is_written_at_once() -> None:
+def others(turn: Turn, count: int) -> None:
+    """So many exchanges are under way beside the one that answers."""
+    turn.running.update(cast("Any", range(count + 1)))
+
+
+def test_only_answer_is_written_at_once() -> None:
     async def check(turn: Turn) -> None:
         connection = FakeConnection()
+        others(turn, 0)
         turn.write(connection)
         assert connection.writes == 1
 
     in_loop(check)
 
 
-def test_answers_wait_for_the_last_that_begins() -> None:
+def test_answers_of_a_turn_are_written_at_its_end() -> None:
     async def check(turn: Turn) -> None:
         connections = [FakeConnection() for _ in range(3)]
-        turn.waiting = 2
+        others(turn, 5)
         for connection in connections:
-            assert not any(connection.writes for connection in connections)
             turn.write(connection)
-            turn.waiting -= 1
-        assert [connection.writes for connection in connections] == [1, 1, 1]
-
-    in_loop(check)
-
-
-def test_answers_do_not_wait_for_an_application_that_waits() -> None:
-    async def check(turn: Turn) -> None:
-        connection = FakeConnection()
-        turn.waiting = 1
-        turn.write(connection)
-        turn.waiting = 0  # it has begun, and does not answer
+        assert [connection.writes for connection in connections] == [0, 0, 0]
         await asyncio.sleep(0)
-        assert connection.writes == 1
+        assert [connection.writes for connection in connections] == [1, 1, 1]
 
     in_loop(check)
 
@@ -76,7 +70,7 @@ def test_answers_do_not_wait_for_an_application_that_waits() -> None:
 def test_full_batch_is_written() -> None:
     async def check(turn: Turn) -> None:
         connections = [FakeConnection() for _ in range(BATCH)]
-        turn.waiting = 1000
+        others(turn, 1000)
         for connection in connections:
             turn.write(connection)
         assert all(connection.writes == 1 for connection in connections)
@@ -87,7 +81,7 @@ def test_full_batch_is_written() -> None:
 def test_nobody_waits_for_slow_applications() -> None:
     async def check(turn: Turn) -> None:
         first, second, third = (FakeConnection() for _ in range(3))
-        turn.waiting = 1000
+        others(turn, 1000)
         turn.write(first)
         began_s = time.monotonic()
         while time.monotonic() - began_s < SLOW_S:
@@ -100,13 +94,29 @@ def test_nobody_waits_for_slow_applications() -> None:
     in_loop(check)
 
 
+def test_answers_wait_again_when_applications_are_quick_again() -> None:
+    async def check(turn: Turn) -> None:
+        others(turn, 1000)
+        turn.write(FakeConnection())
+        began_s = time.monotonic()
+        while time.monotonic() - began_s < SLOW_S:
+            pass
+        for _ in range(SLOW_RESPONSES + 1):
+            turn.write(FakeConnection())
+        connection = FakeConnection()
+        turn.write(connection)
+        assert connection.writes == 0
+
+    in_loop(check)
+
+
 def test_fault_of_one_connection_is_not_the_others(caplog: pytest.LogCaptureFixture) -> None:
     async def check(turn: Turn) -> None:
         bad, good = FakeConnection(RuntimeError("gone")), FakeConnection()
-        turn.waiting = 1
+        others(turn, 1)
         turn.write(bad)
-        turn.waiting = 0
         turn.write(good)
+        await asyncio.sleep(0)
         assert good.writes == 1
         assert bad.is_cut
 

@@ -213,7 +213,6 @@ class HTTPExchange:
     async def run(self) -> None:
         """Call the application, and answer for it when it does not answer."""
         self._has_begun = True
-        self._turn.waiting -= 1
         if self._is_withdrawn:
             self._stream.on_application_done(self)
             return

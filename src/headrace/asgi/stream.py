@@ -36,10 +36,9 @@ class Engine(Protocol):
 
 
 class Turn(Protocol):
-    """Knows the exchange whose head waits for its body, and how many are still to begin."""
+    """Knows the exchange whose head waits for its body."""
 
     held: Any
-    waiting: int
 
     def hold_head(self, exchange: Any) -> None:
         """Call the exchange's ``flush_head`` when its application waits for something else."""

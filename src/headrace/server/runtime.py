@@ -141,7 +141,7 @@ class Runtime:
         self.limit_requests: int | None = None
         self.bad_requests = BadRequestLog()
         self.connections: set[OpenConnection] = set()
-        self.running: set[HTTPExchange] = set()
+        self.running = turn.running
         self.total_requests = self.total_shed = 0
         self.is_draining = False
         self.is_ending = False
