@@ -26,19 +26,26 @@ class HeadraceProcess:
             free port is taken.
         folder: the current folder of the process.
         variables: added to the environment, from which headrace's and uvicorn's variables are removed.
+        python: the interpreter.
 
     Attributes:
         url: where the first listener is, known once the server runs.
         lines: of standard output and standard error, in the order they came.
     """
 
-    def __init__(self, *arguments: str, folder: Path, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        folder: Path,
+        variables: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self.url = ""
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
         listens = any(argument.startswith(("--port", "--uds", "--fd", "--bind")) for argument in arguments)
-        command = [sys.executable, "-m", "headrace", "run", *arguments, *(() if listens else ("--port", "0"))]
+        command = [python, "-m", "headrace", "run", *arguments, *(() if listens else ("--port", "0"))]
         self._process = subprocess.Popen(
             command,
             cwd=folder,

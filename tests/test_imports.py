@@ -25,6 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "middleware": LEAF,
     "realtime": LEAF,
     "interop": LEAF,
+    "django": EVERYONE,
+    "quart": EVERYONE,
     "admin": LEAF | {"net", "config"},
     "net": EVERYONE | {"config"},
     "deploy": EVERYONE | {"config"},

@@ -25,7 +25,11 @@ def served_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(request: pytest.FixtureRequest, served_file: Path) -> Iterator[HeadraceProcess]:
     """One process for all tests of a module that ask for the same (framework, further arguments)."""
     framework, arguments = request.param
-    variables = {FILE_VARIABLE: str(served_file)}
+    variables = {
+        FILE_VARIABLE: str(served_file),
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
     with HeadraceProcess(
         f"{framework}_application:app",
         "--proxy-fields",

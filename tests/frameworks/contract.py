@@ -17,6 +17,7 @@
 | GET /path/... | ``path`` and ``raw_path`` of the scope |
 | POST /body | size and sha256 of the body |
 | GET /large | ``LARGE_BYTES`` bytes of "x" |
+| WebSocket /socket | each text comes back; the text "bye" closes with ``CLOSE_CODE`` |
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ STREAM = "".join(LINES)
 LARGE_BYTES = 8 * 1024 * 1024
 FILE_VARIABLE = "FRAMEWORK_TEST_FILE"
 ENDLESS_PAUSE_S = 0.01
+CLOSE_CODE = 4001
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ settings.configure(
     DATA_UPLOAD_MAX_MEMORY_SIZE=None,
     DEBUG=False,
     LOGGING_CONFIG=None,
-    MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
+    MIDDLEWARE=["headrace.django.RouteMiddleware", "django.middleware.common.CommonMiddleware"],
     ROOT_URLCONF=__name__,
     SECRET_KEY="not a secret",
 )

@@ -7,8 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from contract import ENDLESS_PAUSE_S, GREETING, LARGE_BYTES, LINES, Books, facts_of, file_path, paths_of
-from fastapi import BackgroundTasks, FastAPI, Form, Request, UploadFile
+from contract import (
+    CLOSE_CODE,
+    ENDLESS_PAUSE_S,
+    GREETING,
+    LARGE_BYTES,
+    LINES,
+    Books,
+    facts_of,
+    file_path,
+    paths_of,
+)
+from fastapi import BackgroundTasks, FastAPI, Form, Request, UploadFile, WebSocket
 from fastapi.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse
 
@@ -117,3 +127,11 @@ async def body(request: Request) -> dict[str, Any]:
 @app.get("/large")
 async def large() -> Response:
     return Response(b"x" * LARGE_BYTES)
+
+
+@app.websocket("/socket")
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    while (text := await websocket.receive_text()) != "bye":
+        await websocket.send_text(text)
+    await websocket.close(CLOSE_CODE)

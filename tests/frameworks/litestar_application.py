@@ -8,8 +8,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from contract import ENDLESS_PAUSE_S, GREETING, LARGE_BYTES, LINES, Books, facts_of, file_path, paths_of
-from litestar import Litestar, Request, Response, get, head, post
+from contract import (
+    CLOSE_CODE,
+    ENDLESS_PAUSE_S,
+    GREETING,
+    LARGE_BYTES,
+    LINES,
+    Books,
+    facts_of,
+    file_path,
+    paths_of,
+)
+from litestar import Litestar, Request, Response, WebSocket, get, head, post, websocket
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import UploadFile
 from litestar.enums import RequestEncodingType
@@ -131,12 +141,20 @@ async def large() -> bytes:
     return b"x" * LARGE_BYTES
 
 
+@websocket("/socket")
+async def talk(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    while (text := await socket.receive_text()) != "bye":
+        await socket.send_text(text)
+    await socket.close(CLOSE_CODE)
+
+
 app = Litestar(
     lifespan=[lifespan],
     logging_config=None,
     openapi_config=None,
     route_handlers=[
         greet, greet_head, echo, form, upload, stream, events, endless, background, show_books, file,
-        redirect, fail, path, body, large,
+        redirect, fail, path, body, large, talk,
     ],
 )  # fmt: skip

@@ -6,11 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from contract import ENDLESS_PAUSE_S, GREETING, LARGE_BYTES, LINES, Books, facts_of, file_path, paths_of
-from quart import Quart, Response, redirect, request, send_file, url_for
+from contract import (
+    CLOSE_CODE,
+    ENDLESS_PAUSE_S,
+    GREETING,
+    LARGE_BYTES,
+    LINES,
+    Books,
+    facts_of,
+    file_path,
+    paths_of,
+)
+from quart import Quart, Response, redirect, request, send_file, url_for, websocket
+
+from headrace.quart import note_routes
 
 books = Books()
-app = Quart(__name__)
+app = note_routes(Quart(__name__))
 app.config["MAX_CONTENT_LENGTH"] = None
 
 
@@ -117,3 +129,11 @@ async def body() -> dict[str, Any]:
 @app.get("/large")
 async def large() -> Response:
     return Response(b"x" * LARGE_BYTES)
+
+
+@app.websocket("/socket")
+async def socket() -> None:
+    await websocket.accept()
+    while (text := await websocket.receive()) != "bye":
+        await websocket.send(text)
+    await websocket.close(CLOSE_CODE)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from contract import ENDLESS_PAUSE_S, GREETING, LARGE_BYTES, LINES, Books, file_path, paths_of
+from contract import CLOSE_CODE, ENDLESS_PAUSE_S, GREETING, LARGE_BYTES, LINES, Books, file_path, paths_of
 
 books = Books()
 _tasks: set[asyncio.Task[None]] = set()
@@ -21,6 +21,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _live(receive, send)
+        return
+    if scope["type"] == "websocket":
+        await _talk(receive, send)
         return
     path = scope["path"].removeprefix(scope["root_path"])
     handler = _HANDLERS.get((scope["method"].replace("HEAD", "GET"), "/path" if "/path/" in path else path))
@@ -36,6 +39,14 @@ async def _live(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     assert (await receive())["type"] == "lifespan.shutdown"
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _talk(receive: Receive, send: Send) -> None:
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (text := (await receive())["text"]) != "bye":
+        await send({"type": "websocket.send", "text": text})
+    await send({"type": "websocket.close", "code": CLOSE_CODE})
 
 
 async def _answer(

@@ -8,7 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from contract import ENDLESS_PAUSE_S, GREETING, LARGE_BYTES, LINES, Books, facts_of, file_path, paths_of
+from contract import (
+    CLOSE_CODE,
+    ENDLESS_PAUSE_S,
+    GREETING,
+    LARGE_BYTES,
+    LINES,
+    Books,
+    facts_of,
+    file_path,
+    paths_of,
+)
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -17,8 +27,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
 
 books = Books()
 
@@ -120,6 +131,13 @@ async def large(request: Request) -> Response:
     return Response(b"x" * LARGE_BYTES)
 
 
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    while (text := await websocket.receive_text()) != "bye":
+        await websocket.send_text(text)
+    await websocket.close(CLOSE_CODE)
+
+
 app = Starlette(
     lifespan=lifespan,
     middleware=[Middleware(Marker)],
@@ -139,6 +157,7 @@ app = Starlette(
         Route("/path/{rest:path}", path),
         Route("/body", body, methods=["POST"]),
         Route("/large", large),
+        WebSocketRoute("/socket", socket),
         Mount("/static", StaticFiles(directory=Path(os.environ["FRAMEWORK_TEST_FILE"]).parent)),
     ],
 )
