@@ -45,7 +45,7 @@ class FakeEngine:
     def send_continue(self, stream_id: int) -> None:
         self.calls.append("continue")
 
-    def send_error(self, stream_id: int, status: int, has_body: bool = True) -> None:
+    def send_error(self, stream_id: int, status: int, has_body: bool = True, fields: Any = ()) -> None:
         self.calls.append(("error", status))
 
 

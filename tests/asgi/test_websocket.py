@@ -35,7 +35,7 @@ class FakeEngine:
     def drop_headers(self, stream_id: int) -> None:
         self.calls.append("drop")
 
-    def send_error(self, stream_id: int, status: int, has_body: bool = True) -> None:
+    def send_error(self, stream_id: int, status: int, has_body: bool = True, fields: Any = ()) -> None:
         self.calls.append(("error", status))
 
     def send_text(self, text: str) -> None:

@@ -90,7 +90,6 @@ def test_json_both_ways(client: httpx.Client) -> None:
     assert client.post("/json", json=document).json() == document
 
 
-@pytest.mark.xfail(strict=True, reason="the layers are not in the stack yet")
 @served("raw", *FRAMEWORKS, with_stack_only=True)
 def test_stack_is_on(client: httpx.Client, server: HeadraceProcess) -> None:
     answer = client.get("/json", headers={"X-Request-ID": "asked-for"})

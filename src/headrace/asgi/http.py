@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Any
 
@@ -23,6 +23,9 @@ from headrace.types import ASGIApplication, Headers, Message
 
 Finished = tuple[dict[str, Any], int, int, float, float, Headers | None, int, BaseException | None]
 """``headrace.telemetry.exchange.FinishedExchange``."""
+
+OwnFields = Callable[[Any, Iterable[tuple[bytes, bytes]]], Iterable[tuple[bytes, bytes]]]
+"""From the exchange and the application's fields to those that the server adds."""
 
 HIGH_WATER_BYTES = 65_536
 """Request body waiting for the application above which reading pauses."""
@@ -61,6 +64,9 @@ class HTTPExchange:
         response_headers: as the application gave them, once started.
         started_s: the monotonic time at which the head had been read; 0.0 when nobody asks. Not the
             loop's: uvloop counts whole milliseconds.
+        own_fields: gives the fields that the server adds to the response's head, checked and in lower case;
+            None when there are none.
+        begun_s: the monotonic time at which the application was called; 0.0 without ``own_fields``.
         is_disconnected: the client is gone, or has been given up.
         is_head: the method is HEAD, whatever the application makes of its scope.
         buffered_bytes: of the body, waiting for the application.
@@ -73,9 +79,10 @@ class HTTPExchange:
 
     __slots__ = (
         "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_begun",
-        "_has_body", "_is_withdrawn", "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers",
-        "_turn", "_waiting", "_wants_trailers", "buffered_bytes", "error", "is_disconnected", "is_head",
-        "received_bytes", "response_headers", "scope", "sent_bytes", "started_s", "state", "status", "task",
+        "_has_body", "_is_withdrawn", "_left", "_news", "_stream", "_stream_id", "_told_to_end",
+        "_trailers", "_turn", "_waiting", "_wants_trailers", "begun_s", "buffered_bytes", "error",
+        "is_disconnected", "is_head", "own_fields", "received_bytes", "response_headers", "scope",
+        "sent_bytes", "started_s", "state", "status", "task",
     )  # fmt: skip
 
     def __init__(
@@ -105,7 +112,8 @@ class HTTPExchange:
         self.is_head = event.method == "HEAD"
         self.status = 0
         self.sent_bytes = 0
-        self.started_s = 0.0
+        self.started_s = self.begun_s = 0.0
+        self.own_fields: OwnFields | None = None
         self.response_headers: Headers | None = None
         self.error: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
@@ -216,6 +224,8 @@ class HTTPExchange:
         if self._is_withdrawn:
             self._stream.on_application_done(self)
             return
+        if self.own_fields is not None:
+            self.begun_s = monotonic()
         try:
             result: object = await self._application(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
         except asyncio.CancelledError as error:
@@ -316,6 +326,8 @@ class HTTPExchange:
             self._left = self._engine.send_headers(self._stream_id, status, headers, has_body)
         except ValueError as error:
             raise ASGIError(str(error)) from None
+        if self.own_fields is not None:
+            self._engine.add_fields(self._stream_id, self.own_fields(self, headers))
         self._has_body = has_body
         self._wants_trailers = message.get("trailers", False)
         self.status = status
@@ -431,7 +443,8 @@ class HTTPExchange:
         if self.is_disconnected or self.state > _HEAD_HELD:
             return False
         self._engine.drop_headers(self._stream_id)
-        self._engine.send_error(self._stream_id, status, not self.is_head)
+        fields = () if self.own_fields is None else self.own_fields(self, ())
+        self._engine.send_error(self._stream_id, status, not self.is_head, fields)
         self.status = status
         self.state = _COMPLETE
         self._stream.flush()

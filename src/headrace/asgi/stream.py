@@ -14,6 +14,9 @@ class Engine(Protocol):
     ) -> int | None:
         """Check and keep the head; returns the Content-Length it promises."""
 
+    def add_fields(self, stream_id: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add fields of the server's own to the head that is kept: valid, and in lower case."""
+
     def drop_headers(self, stream_id: int) -> None:
         """Forget the head that is kept."""
 

@@ -285,6 +285,8 @@ class WebSocketSession(HTTPExchange):
         for name, _ in headers:
             if name.lower() in _OURS:
                 raise ASGIError(f"The field {name!r:.80} of an accepted WebSocket is the server's")
+        if self.own_fields is not None:
+            headers += self.own_fields(self, headers)
         stream: Any = self._stream
         self.state = _COMPLETE
         try:

@@ -96,11 +96,10 @@ class HTTP2Stream:
         else:
             application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
             exchange = HTTPExchange(application, self, connection.template.build(event), event)
+            exchange.own_fields = runtime.own_fields
         runtime.total_requests += 1
         if runtime.takes_time:
             exchange.started_s = monotonic()
-            if runtime.tells_time:
-                exchange.scope["headrace.received_s"] = exchange.started_s
         if runtime.has_limits and not self._is_admitted(exchange, event):
             return
         self.exchange = exchange

@@ -73,7 +73,7 @@ class Runtime:
         running: exchanges whose application has not returned.
         consumers: are told of each finished exchange.
         takes_time: somebody asks when a request's head had been read.
-        tells_time: the scope says it, as ``headrace.received_s``.
+        own_fields: see ``HTTPExchange``.
         total_requests: requests answered or being answered.
         total_shed: of them, answered with 503 for ``--limit-concurrency``.
         on_idle: called when the last running exchange ends during a drain.
@@ -85,8 +85,8 @@ class Runtime:
         "connections", "consumers", "defaults", "has_limits", "health", "http2_defaults", "http2_limits",
         "is_draining", "is_ending", "is_replaced", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
-        "on_limit_requests", "on_swept", "parser", "root_path", "root_path_mode", "running",
-        "serves_http2", "stack", "start", "state", "sweep_s", "takes_time", "tells_time",
+        "on_limit_requests", "on_swept", "own_fields", "parser", "root_path", "root_path_mode", "running",
+        "serves_http2", "stack", "start", "state", "sweep_s", "takes_time",
         "timeouts", "total_requests", "total_shed", "turn", "websocket",
     )  # fmt: skip
 
@@ -101,8 +101,8 @@ class Runtime:
         self.stack = stack
         self.state = state
         self.consumers = stack.consumers
-        self.tells_time = stack.tells_time
-        self.takes_time = bool(stack.consumers) or stack.tells_time
+        self.own_fields = stack.own_fields
+        self.takes_time = bool(stack.consumers) or stack.own_fields is not None
         self.loop = asyncio.get_running_loop()
         self.parser = HeadParser(
             HTTP1Limits(

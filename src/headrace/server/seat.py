@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from headrace.server.leadership import Leadership
 from headrace.server.load_board import BoardSlot
+from headrace.telemetry.metrics.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Seat:
         on_ready: called when the listeners accept.
         on_retire: called once with the reason when the worker should be replaced; it serves on until it is
             told to drain.
+        worker_id: the worker's place: small, and reused.
+        metrics: keeps the worker's figures where the supervisor reads them; None without metrics.
     """
 
     sockets: list[socket.socket]
@@ -28,3 +31,5 @@ class Seat:
     leadership: Leadership
     on_ready: Callable[[], None]
     on_retire: Callable[[str], None]
+    worker_id: int | None = None
+    metrics: Registry | None = None

@@ -30,14 +30,13 @@ from headrace.server.connection_limit import ConnectionLimit
 from headrace.server.drain import Drain
 from headrace.server.leadership import Leadership, current_leadership
 from headrace.server.listening import Factory, Listeners
+from headrace.server.observation import Observation
 from headrace.server.proxied import ProxiedConnection
 from headrace.server.runtime import Runtime, serves_http2
 from headrace.server.seat import Seat
 from headrace.server.stack import build_stack
 from headrace.server.sweep import Sweep
 from headrace.server.turn import Turn
-from headrace.telemetry import AccessLog
-from headrace.telemetry.exchange import Consumer
 from headrace.types import ASGIApplication
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
@@ -86,7 +85,7 @@ class Server:
         self._sweep: Sweep | None = None
         self._drain: Drain | None = None
         self._tls: TLSContexts | None = None
-        self._access_log: AccessLog | None = None
+        self._observation: Observation | None = None
 
     # What others may read and set
 
@@ -202,6 +201,11 @@ class Server:
         """Load the application, start it, bind and accept; not to the end once ``should_exit`` is set."""
         self._wake = None
         config = self.config
+        # Before the application is imported: what it counts itself stands beside what is counted here.
+        seat = self._seat
+        observation = self._observation = Observation(
+            config, None if seat is None else seat.metrics, None if seat is None else seat.worker_id
+        )
         found = find_application(config.application.app, config.application.app_dir)
         application = load_application(found, config.application.factory, config.application.interface)
         tls = self._tls = (
@@ -213,8 +217,6 @@ class Server:
             _logger.warning("%s", warning)
         # What can be wrong without the application is found before it is started.
         addresses_of(config.listen)
-        if config.log.access_log:
-            self._access_log = AccessLog(config.log.access_log_format)
         _logger.info("Started server process [%d]", os.getpid())
         leadership = Leadership(True) if self._seat is None else self._seat.leadership
         current_leadership.set(leadership)
@@ -235,7 +237,7 @@ class Server:
         try:
             if self._seat is not None:
                 sockets = self._seat.sockets
-            await self._listen(application, lifespan, context, sockets)
+            await self._listen(application, observation, lifespan, context, sockets)
         except BaseException:
             await lifespan.shutdown()
             raise
@@ -264,8 +266,8 @@ class Server:
         if not self.force_exit:
             await self._lifespan.shutdown()
         self._sweep.stop()
-        if self._access_log is not None:
-            self._access_log.close()
+        assert self._observation is not None
+        self._observation.close()
         _logger.info("Finished server process [%d]", os.getpid())
 
     # Within
@@ -309,13 +311,15 @@ class Server:
     async def _listen(
         self,
         application: ASGIApplication,
+        observation: Observation,
         lifespan: Lifespan,
         context: contextvars.Context,
         sockets: list[socket.socket] | None,
     ) -> None:
         config = self.config
         tls = self._tls
-        stack = build_stack(config, application, self._consumers())
+        observation.begin(application)
+        stack = build_stack(config, application, observation)
         turn = Turn(asyncio.get_running_loop(), context)
         slot = None if self._seat is None else self._seat.board_slot
         listeners = Listeners(config.listen, "http" if tls is None else "https", sockets, slot)
@@ -348,13 +352,6 @@ class Server:
         for announcement in listeners.announcements:
             _logger.info("Uvicorn running on %s (Press CTRL+C to quit)", announcement)
         systemd.notify("READY=1")
-
-    def _consumers(self) -> list[Consumer]:
-        """Who is told of each finished exchange; the application has had its say about logging by now."""
-        consumers: list[Consumer] = []
-        if self._access_log is not None and self._access_log.enabled:
-            consumers.append(self._access_log)
-        return consumers
 
     def _factory(self, runtime: Runtime) -> Factory:
         if not self.config.listen.proxy_protocol:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+from headrace.asgi.http import OwnFields
 from headrace.config import Config
 from headrace.config.rules import proxy_fields
+from headrace.middleware.metrics import Metrics
 from headrace.middleware.proxy_headers import Field, ProxyHeaders
+from headrace.middleware.request_id import RequestID
+from headrace.middleware.tracing import Tracing
 from headrace.middleware.websocket_limit import WebSocketLimit
+from headrace.server.observation import Observation
+from headrace.server.own_fields import handshake_fields, own_fields
 from headrace.telemetry.exchange import Consumer
 from headrace.types import ASGIApplication
+
+_Wrap = Callable[[Config, Observation, ASGIApplication], ASGIApplication]
 
 
 class Layer(NamedTuple):
@@ -20,41 +28,56 @@ class Layer(NamedTuple):
     Attributes:
         name: as people know it.
         is_on: whether the configuration asks for it.
-        wrap: puts it around an application; None where it only listens to finished exchanges.
+        wrap: puts it around an application; None where the server does all of it: it is told of finished
+            exchanges, or asked for fields.
+        scopes: the types it has something to do for; it is not there for others.
     """
 
     name: str
     is_on: Callable[[Config], bool]
-    wrap: Callable[[Config, ASGIApplication], ASGIApplication] | None
+    wrap: _Wrap | None
+    scopes: tuple[str, ...] = ("http", "websocket")
 
 
-def _is_behind_proxies(config: Config) -> bool:
-    return config.proxy.proxy_headers
-
-
-def _has_access_log(config: Config) -> bool:
-    return config.log.access_log
-
-
-def _limits_websockets(config: Config) -> bool:
-    return config.websocket.ws_max_connections_per_ip is not None
-
-
-def _proxy_headers(config: Config, application: ASGIApplication) -> ASGIApplication:
+def _proxy_headers(config: Config, _: Observation, app: ASGIApplication) -> ASGIApplication:
     fields = cast("tuple[Field, ...]", proxy_fields(config))
-    return ProxyHeaders(application, config.proxy.forwarded_allow_ips, fields=fields)
+    return ProxyHeaders(app, config.proxy.forwarded_allow_ips, fields=fields)
 
 
-def _websocket_limit(config: Config, application: ASGIApplication) -> ASGIApplication:
+def _tracing(_: Config, observation: Observation, app: ASGIApplication) -> ASGIApplication:
+    tracer = observation.tracer
+    return app if tracer is None else Tracing(app, tracer)
+
+
+def _request_id(config: Config, _: Observation, app: ASGIApplication) -> ASGIApplication:
+    # Each exchange has a context of its own here.
+    return RequestID(app, config.stack.request_id_header, answers=False).enter
+
+
+def _metrics(config: Config, observation: Observation, app: ASGIApplication) -> ASGIApplication:
+    return Metrics(app, observation.registry, preset=config.stack.metrics_preset, records=False)
+
+
+def _websocket_limit(config: Config, _: Observation, app: ASGIApplication) -> ASGIApplication:
     limit = config.websocket.ws_max_connections_per_ip
     assert limit is not None
-    return WebSocketLimit(application, limit)
+    return WebSocketLimit(app, limit)
 
 
 LAYERS = (
-    Layer("proxy_headers", _is_behind_proxies, _proxy_headers),
-    Layer("access_log", _has_access_log, None),
-    Layer("websocket_limit", _limits_websockets, _websocket_limit),
+    Layer("proxy_headers", lambda config: config.proxy.proxy_headers, _proxy_headers),
+    # Outside of the request id, which is the trace's where nothing else says one.
+    Layer("tracing", lambda config: config.stack.has("tracing"), _tracing),
+    Layer("request_id", lambda config: config.stack.has("request_id"), _request_id),
+    Layer("access_log", lambda config: config.log.access_log, None),
+    Layer("metrics", lambda config: config.stack.has("metrics"), _metrics, ("websocket",)),
+    Layer("timing", lambda config: config.stack.has("timing"), None),
+    Layer(
+        "websocket_limit",
+        lambda config: config.websocket.ws_max_connections_per_ip is not None,
+        _websocket_limit,
+        ("websocket",),
+    ),
 )
 """Outermost first."""
 
@@ -64,28 +87,41 @@ class Stack:
     """The application in its layers.
 
     Attributes:
-        whole: with every layer that is on.
-        unforwarded: for requests without a forwarding field, to which the outermost layer has nothing to
-            do; the engine knows which these are, the layer would have to look at every field of each.
+        whole: for a request that carries a forwarding field.
+        unforwarded: for requests without one, to which the outermost layer has nothing to do; the engine
+            knows which these are, the layer would have to look at every field of each.
+        websocket: for WebSockets.
         consumers: are told of each finished exchange.
-        tells_time: a layer asks when the request's head had been read.
+        own_fields, handshake_fields: give the fields that the server adds to responses.
     """
 
     whole: ASGIApplication
     unforwarded: ASGIApplication
+    websocket: ASGIApplication
     consumers: tuple[Consumer, ...]
-    tells_time: bool
+    own_fields: OwnFields | None
+    handshake_fields: OwnFields | None
 
 
-def build_stack(config: Config, application: ASGIApplication, consumers: Sequence[Consumer]) -> Stack:
+def build_stack(config: Config, application: ASGIApplication, observation: Observation) -> Stack:
     """Wrap the application in the layers that are on; a layer that is off is not there."""
-    unforwarded = whole = application
-    for layer in reversed(LAYERS):
-        if layer.wrap is not None and layer.is_on(config):
-            unforwarded, whole = whole, layer.wrap(config, whole)
-    if not config.proxy.proxy_headers:
-        unforwarded = whole
-    return Stack(whole, unforwarded, tuple(consumers), config.stack.has("timing"))
+    on = [layer for layer in LAYERS if layer.is_on(config)]
+
+    def wrapped(scope_type: str, layers: list[Layer]) -> ASGIApplication:
+        app = application
+        for layer in reversed(layers):
+            if layer.wrap is not None and scope_type in layer.scopes:
+                app = layer.wrap(config, observation, app)
+        return app
+
+    return Stack(
+        wrapped("http", on),
+        wrapped("http", [layer for layer in on if layer.wrap is not _proxy_headers]),
+        wrapped("websocket", on),
+        observation.consumers(),
+        own_fields(config.stack),
+        handshake_fields(config.stack),
+    )
 
 
 def describe_stack(config: Config) -> list[str]:

@@ -59,10 +59,9 @@ def start_session(
         RemoteProtocolError: the handshake is not valid; ``refusal_fields`` has what its answer must carry.
     """
     handshake = read_handshake(event)
-    stack = runtime.stack
-    application = stack.whole if event.is_forwarded else stack.unforwarded
     scope = template.build_websocket(event, handshake.subprotocols)
-    session = WebSocketSession(application, stream, scope, event)
+    session = WebSocketSession(runtime.stack.websocket, stream, scope, event)
+    session.own_fields = runtime.stack.handshake_fields
     session.handshake = handshake
     return session
 

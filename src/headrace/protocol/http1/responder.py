@@ -150,6 +150,11 @@ class Responder:
         self._held_head = parts
         return length
 
+    def add_fields(self, stream_id: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add fields to the head that is held: the server's own, which need no check, names in lower case."""
+        assert self._held_head is not None
+        self._held_head += [b"%b: %b\r\n" % field for field in fields]
+
     def drop_headers(self, stream_id: int) -> None:
         """Forget a head that is still held."""
         self._held_head = None

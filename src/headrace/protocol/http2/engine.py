@@ -351,6 +351,11 @@ class HTTP2Engine:
         self._held[stream_id] = head
         return length
 
+    def add_fields(self, stream_id: int, fields: Iterable[Pair]) -> None:
+        """Add fields to the head that is held: the server's own, which need no check, names in lower case."""
+        # The head may be kept for the next response.
+        self._held[stream_id] = [*self._held[stream_id], *fields]
+
     def drop_headers(self, stream_id: int) -> None:
         """Forget a head that is still held."""
         self._held.pop(stream_id, None)

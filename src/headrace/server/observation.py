@@ -1,0 +1,89 @@
+"""What one server tells of itself: who is told of finished exchanges, and what the layers need for it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from headrace.config import Config
+from headrace.config.rules import metrics_buckets
+from headrace.errors import ConfigError
+from headrace.middleware.tracing import start_tracing
+from headrace.telemetry import AccessLog
+from headrace.telemetry.exchange import Consumer
+from headrace.telemetry.metrics.http import HTTPMetrics
+from headrace.telemetry.metrics.registry import Registry, use_registry
+from headrace.telemetry.route import learn_routes
+from headrace.telemetry.tracing import missing_sentence, wants_tracing
+from headrace.types import ASGIApplication
+
+if TYPE_CHECKING:
+    from headrace.telemetry.tracing.tracer import RequestTracer
+
+
+class Observation:
+    """Access log, metrics and tracing of one server.
+
+    Made before the application is imported, so that what it counts itself stands beside what is counted
+    here; ``begin`` follows when the application has started, and has had its say about logging and tracing.
+
+    Args:
+        config: says which of them are on.
+        registry: keeps the figures; None for one of this process alone. Without metrics it is not used.
+        worker_id: the worker's place, None without a supervisor.
+
+    Attributes:
+        registry: None without metrics.
+        tracer: None without tracing, and before ``begin``.
+
+    Raises:
+        ConfigError: the access log's format is wrong, or tracing is asked for and a package is missing.
+    """
+
+    def __init__(self, config: Config, registry: Registry | None, worker_id: int | None) -> None:
+        self.registry: Registry | None = None
+        self.tracer: RequestTracer | None = None
+        self._config = config
+        self._worker_id = worker_id
+        self._access_log = AccessLog(config.log.access_log_format) if config.log.access_log else None
+        self._http: HTTPMetrics | None = None
+        stack = config.stack
+        if stack.has("metrics"):
+            self.registry = registry or Registry(max_series=stack.metrics_max_series)
+            use_registry(self.registry)
+            self._http = HTTPMetrics(
+                self.registry, preset=stack.metrics_preset, buckets=metrics_buckets(config)
+            )
+        sentence = missing_sentence(os.environ) if stack.tracing else None
+        if sentence is not None:
+            raise ConfigError(sentence)
+
+    def begin(self, application: ASGIApplication) -> None:
+        """The application has started.
+
+        Raises:
+            ConfigError: an OTEL_* variable asks for what cannot be had.
+        """
+        stack = self._config.stack
+        if wants_tracing(stack.tracing, stack.stack, os.environ):
+            self.tracer = start_tracing(application, worker=self._worker_id)
+        if self.consumers():
+            learn_routes(application)
+
+    def consumers(self) -> tuple[Consumer, ...]:
+        """Who is told of each finished exchange."""
+        consumers: list[Consumer] = []
+        if self._access_log is not None and self._access_log.enabled:
+            consumers.append(self._access_log)
+        if self._http is not None:
+            consumers.append(self._http)
+        if self.tracer is not None:
+            consumers.append(self.tracer.consumer)
+        return tuple(consumers)
+
+    def close(self) -> None:
+        """Write what waits, and send the last spans."""
+        tracer = None if self.tracer is None else self.tracer.consumer
+        for consumer in (self._access_log, self._http, tracer):
+            if consumer is not None:
+                consumer.close()

@@ -1,0 +1,193 @@
+"""One metric over all processes: what ended ones left, and what each of the living says now."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from operator import add
+from typing import NamedTuple
+
+from headrace.telemetry.metrics.family import Family, Kind, Merge
+from headrace.telemetry.metrics.store import Exemplar, Store
+
+Values = Sequence[float]
+
+
+class SeriesValue(NamedTuple):
+    """One series as the page shows it.
+
+    Attributes:
+        labels: values in the order of ``Family.page_labels``.
+        values: a counter's or gauge's value; a summary's count and sum; a histogram's counts, one for each
+            bucket by itself with ``+Inf`` last, and then the sum.
+        buckets: a histogram's bounds without ``+Inf``.
+        exemplar: the latest that any process has noted.
+    """
+
+    labels: tuple[str, ...]
+    values: Values
+    buckets: tuple[float, ...] = ()
+    exemplar: Exemplar | None = None
+
+
+class Part:
+    """One process's share of a series: where its numbers stand."""
+
+    __slots__ = ("_exemplar_slot", "_first_slot", "_layout", "store")
+
+    def __init__(self, store: Store, first_slot: int, family: Family) -> None:
+        self.store = store
+        self._first_slot = first_slot
+        self._layout = _layout(family.value_slots)
+        self._exemplar_slot = first_slot + family.value_slots if family.has_exemplars else 0
+
+    def values(self) -> Values:
+        """The numbers as they are now."""
+        return self.store.values(self._first_slot, self._layout)
+
+    def exemplar(self) -> Exemplar | None:
+        """The latest exemplar."""
+        return self.store.exemplar(self._exemplar_slot) if self._exemplar_slot else None
+
+
+class MergedSeries:
+    """One series over all processes."""
+
+    __slots__ = ("base", "base_exemplar", "parts")
+
+    def __init__(self) -> None:
+        self.base: Values | None = None
+        self.base_exemplar: Exemplar | None = None
+        self.parts: list[Part] = []
+
+    def values(self, how: Merge) -> Values:
+        """The numbers of base and processes together."""
+        found: Values | None = self.base
+        for part in self.parts:
+            values = part.values()
+            found = values if found is None else _COMBINE[how](found, values)
+        return found or ()
+
+    def exemplar(self) -> Exemplar | None:
+        """The latest of all."""
+        found = self.base_exemplar
+        for part in self.parts:
+            exemplar = part.exemplar()
+            if exemplar is not None and (found is None or exemplar.time_s > found.time_s):
+                found = exemplar
+        return found
+
+    def fold(self, part: Part, merge: Merge) -> bool:
+        """A process has ended: keep its numbers, or let them go; False when nothing is left of the series."""
+        if not merge.is_live:
+            values = part.values()
+            self.base = values if self.base is None else _COMBINE[merge.how](self.base, values)
+            self.base_exemplar = self.exemplar()
+        self.parts.remove(part)
+        return bool(self.parts) or self.base is not None
+
+
+class MergedFamily:
+    """All series of one shape; ``series`` makes them one by one, so that a page can be made in pieces.
+
+    Args:
+        family: as the latest process declared it.
+    """
+
+    __slots__ = ("_series", "family")
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self._series: dict[tuple[str, ...], MergedSeries | dict[str, MergedSeries]] = {}
+
+    def __len__(self) -> int:
+        """How many series there are."""
+        return len(self._series)
+
+    def find(self, labels: tuple[str, ...], max_series: int) -> MergedSeries | None:
+        """The series of these labels as the store has them, made when it is new; None above the limit."""
+        part, key = (labels[0], labels[1:]) if self.family.in_samples else ("", labels)
+        found = self._series.get(key)
+        if found is None:
+            if len(self._series) >= max_series:
+                return None
+            found = self._series[key] = {} if self.family.in_samples else MergedSeries()
+        return found.setdefault(part, MergedSeries()) if isinstance(found, dict) else found
+
+    def forget(self, labels: tuple[str, ...]) -> None:
+        """Nothing is left of this one."""
+        part, key = (labels[0], labels[1:]) if self.family.in_samples else ("", labels)
+        found = self._series.get(key)
+        if isinstance(found, dict):
+            found.pop(part, None)
+        if not isinstance(found, dict) or not found:
+            self._series.pop(key, None)
+
+    def series(self) -> Iterator[SeriesValue]:
+        """Each series with its numbers of the moment it is reached."""
+        family, how = self.family, self.family.merge.how
+        for labels, merged in list(self._series.items()):
+            if isinstance(merged, dict):
+                parts = {part: series.values(how)[:1] for part, series in merged.items()}
+                if any(parts.values()):
+                    yield _assembled(family.kind, labels, parts)
+            elif values := merged.values(how):
+                shown = values[:1] if how is Merge.MOSTRECENT else values
+                exemplar = merged.exemplar() if family.has_exemplars else None
+                yield SeriesValue(labels, shown, family.buckets, exemplar)
+
+
+def _assembled(kind: Kind, labels: tuple[str, ...], parts: dict[str, Values]) -> SeriesValue:
+    """One series out of its samples."""
+
+    def value(part: str) -> float:
+        return next(iter(parts.get(part, ())), 0.0)
+
+    if kind is Kind.HISTOGRAM:
+        bounds = sorted((float(part.removeprefix("le=")), part) for part in parts if part.startswith("le="))
+        counts = [value(part) for _, part in bounds]
+        if not bounds or bounds[-1][0] != float("inf"):
+            counts.append(0.0)
+        buckets = tuple(bound for bound, _ in bounds if bound != float("inf"))
+        return SeriesValue(labels, (*counts, value("_sum")), buckets)
+    if kind is Kind.SUMMARY:
+        return SeriesValue(labels, (value("_count"), value("_sum")))
+    return SeriesValue(labels, next(iter(parts.values()))[:1])
+
+
+@lru_cache(maxsize=256)
+def _layout(slots: int) -> struct.Struct:
+    return struct.Struct(f"{slots}d")
+
+
+def _sum(one: Values, other: Values) -> Values:
+    return list(map(add, one, other))
+
+
+def _min(one: Values, other: Values) -> Values:
+    return list(map(min, one, other))
+
+
+def _max(one: Values, other: Values) -> Values:
+    return list(map(max, one, other))
+
+
+def _newer(one: Values, other: Values) -> Values:
+    """That of the process that was attached later."""
+    return other
+
+
+def _latest(one: Values, other: Values) -> Values:
+    """The one whose time, behind the value, is later."""
+    return max(one, other, key=lambda values: (values[1], values[0]))
+
+
+_COMBINE: dict[Merge, Callable[[Values, Values], Values]] = {
+    # Figures of two processes meet here only where a process number came up again.
+    Merge.ALL: _newer,
+    Merge.SUM: _sum,
+    Merge.MIN: _min,
+    Merge.MAX: _max,
+    Merge.MOSTRECENT: _latest,
+}
