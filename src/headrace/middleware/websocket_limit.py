@@ -14,12 +14,16 @@ class WebSocketLimit:
     Args:
         app: the application.
         max_per_client: open WebSockets of one address, 1 or more.
+
+    Attributes:
+        refused: handshakes answered with 429 so far.
     """
 
     def __init__(self, app: ASGIApplication, max_per_client: int) -> None:
         self._app = app
         self._max_per_client = max_per_client
         self._open: dict[str, int] = {}
+        self.refused = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count one WebSocket for as long as its application runs."""
@@ -30,6 +34,7 @@ class WebSocketLimit:
         address = client[0]
         count = self._open.get(address, 0)
         if count >= self._max_per_client:
+            self.refused += 1
             await _refuse(scope, receive, send)
             return
         self._open[address] = count + 1

@@ -9,8 +9,10 @@ from headrace.config import Config
 from headrace.config.rules import metrics_buckets
 from headrace.errors import ConfigError
 from headrace.middleware.tracing import start_tracing
+from headrace.middleware.websocket_limit import WebSocketLimit
 from headrace.telemetry import AccessLog
 from headrace.telemetry.exchange import Consumer
+from headrace.telemetry.metrics.bridge import install_bridge
 from headrace.telemetry.metrics.http import HTTPMetrics
 from headrace.telemetry.metrics.registry import Registry, use_registry
 from headrace.telemetry.route import learn_routes
@@ -34,7 +36,10 @@ class Observation:
 
     Attributes:
         registry: None without metrics.
+        http: what counts requests; None without metrics.
         tracer: None without tracing, and before ``begin``.
+        websocket_limit: the layer, where it is on.
+        worker_id: as given.
 
     Raises:
         ConfigError: the access log's format is wrong, or tracing is asked for and a package is missing.
@@ -44,14 +49,16 @@ class Observation:
         self.registry: Registry | None = None
         self.tracer: RequestTracer | None = None
         self._config = config
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._access_log = AccessLog(config.log.access_log_format) if config.log.access_log else None
-        self._http: HTTPMetrics | None = None
+        self.http: HTTPMetrics | None = None
+        self.websocket_limit: WebSocketLimit | None = None
         stack = config.stack
         if stack.has("metrics"):
             self.registry = registry or Registry(max_series=stack.metrics_max_series)
             use_registry(self.registry)
-            self._http = HTTPMetrics(
+            install_bridge(self.registry, stack.metrics_preset)
+            self.http = HTTPMetrics(
                 self.registry, preset=stack.metrics_preset, buckets=metrics_buckets(config)
             )
         sentence = missing_sentence(os.environ) if stack.tracing else None
@@ -66,7 +73,7 @@ class Observation:
         """
         stack = self._config.stack
         if wants_tracing(stack.tracing, stack.stack, os.environ):
-            self.tracer = start_tracing(application, worker=self._worker_id)
+            self.tracer = start_tracing(application, worker=self.worker_id)
         if self.consumers():
             learn_routes(application)
 
@@ -75,8 +82,8 @@ class Observation:
         consumers: list[Consumer] = []
         if self._access_log is not None and self._access_log.enabled:
             consumers.append(self._access_log)
-        if self._http is not None:
-            consumers.append(self._http)
+        if self.http is not None:
+            consumers.append(self.http)
         if self.tracer is not None:
             consumers.append(self.tracer.consumer)
         return tuple(consumers)
@@ -84,6 +91,6 @@ class Observation:
     def close(self) -> None:
         """Write what waits, and send the last spans."""
         tracer = None if self.tracer is None else self.tracer.consumer
-        for consumer in (self._access_log, self._http, tracer):
+        for consumer in (self._access_log, self.http, tracer):
             if consumer is not None:
                 consumer.close()

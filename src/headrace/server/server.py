@@ -34,6 +34,7 @@ from headrace.server.observation import Observation
 from headrace.server.proxied import ProxiedConnection
 from headrace.server.runtime import Runtime, serves_http2
 from headrace.server.seat import Seat
+from headrace.server.server_metrics import ServerMetrics
 from headrace.server.stack import build_stack
 from headrace.server.sweep import Sweep
 from headrace.server.turn import Turn
@@ -86,6 +87,7 @@ class Server:
         self._drain: Drain | None = None
         self._tls: TLSContexts | None = None
         self._observation: Observation | None = None
+        self._metrics: ServerMetrics | None = None
 
     # What others may read and set
 
@@ -267,6 +269,8 @@ class Server:
             await self._lifespan.shutdown()
         self._sweep.stop()
         assert self._observation is not None
+        assert self._metrics is not None
+        self._metrics.stop()
         self._observation.close()
         _logger.info("Finished server process [%d]", os.getpid())
 
@@ -342,6 +346,7 @@ class Server:
             listeners.close()
             raise
         self._sweep.start()
+        self._metrics = ServerMetrics(observation, runtime)
         self._listeners = listeners
         self._runtime = runtime
         self.started = True

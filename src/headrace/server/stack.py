@@ -58,10 +58,11 @@ def _metrics(config: Config, observation: Observation, app: ASGIApplication) -> 
     return Metrics(app, observation.registry, preset=config.stack.metrics_preset, records=False)
 
 
-def _websocket_limit(config: Config, _: Observation, app: ASGIApplication) -> ASGIApplication:
+def _websocket_limit(config: Config, observation: Observation, app: ASGIApplication) -> ASGIApplication:
     limit = config.websocket.ws_max_connections_per_ip
     assert limit is not None
-    return WebSocketLimit(app, limit)
+    layer = observation.websocket_limit = WebSocketLimit(app, limit)
+    return layer
 
 
 LAYERS = (
