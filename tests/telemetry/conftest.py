@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace.telemetry import AccessEntry, AccessFormatter, AccessLog
+from headrace.telemetry import AccessFormatter, AccessLog, FinishedExchange
 from headrace.telemetry.log_formatters import ACCESS_FMT
 
 NAMES = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
@@ -67,7 +67,7 @@ def make_log() -> Iterator[Callable[..., AccessLog]]:
 
 
 @pytest.fixture
-def make_entry() -> Callable[..., AccessEntry]:
+def make_entry() -> Callable[..., FinishedExchange]:
     return finished_exchange
 
 
@@ -79,8 +79,10 @@ def finished_exchange(
     body_bytes: int = 12,
     response_headers: list[tuple[bytes, bytes]] | None = None,
     duration_s: float = 0.0125,
+    received_bytes: int = 0,
+    error: BaseException | None = None,
     **scope: Any,
-) -> AccessEntry:
+) -> FinishedExchange:
     """A finished exchange, at 99.5 s of the clock."""
     facts = {
         "type": "http",
@@ -94,4 +96,4 @@ def finished_exchange(
         "scheme": "http",
         **scope,
     }
-    return (facts, status, body_bytes, 99.5 - duration_s, 99.5, response_headers, 0, None)
+    return (facts, status, body_bytes, 99.5 - duration_s, 99.5, response_headers, received_bytes, error)

@@ -5,23 +5,24 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from headrace.errors import ConfigError
-from headrace.telemetry import AccessEntry, JSONFormatter
-from headrace.telemetry.access_formats import (
-    CombinedText,
-    JSONText,
-    TextTable,
-    UvicornText,
-    access_fields,
-    record_args,
-)
+from headrace.telemetry import FinishedExchange, JSONFormatter
+from headrace.telemetry.access_lines.combined_text import CombinedText
+from headrace.telemetry.access_lines.ecs_text import ECSText
+from headrace.telemetry.access_lines.facts import SOMETIMES, access_fields, record_args
+from headrace.telemetry.access_lines.gcp_text import GCPText
+from headrace.telemetry.access_lines.json_text import JSONText
+from headrace.telemetry.access_lines.line_format import LineFormat, TextTable
+from headrace.telemetry.access_lines.logfmt_text import LogfmtText
+from headrace.telemetry.access_lines.uvicorn_text import UvicornText
 from headrace.telemetry.access_template import ATOMS, TemplateText
 from headrace.telemetry.log_text import clf_time, escape_text, escape_word, iso_utc, status_text
 
-MakeEntry = Callable[..., AccessEntry]
+MakeEntry = Callable[..., FinishedExchange]
 OFFSET_S = 1772366300.25  # the clock's 99.5 s is 2026-03-01T11:59:59.750Z
 
 BROWSER = [
@@ -31,11 +32,11 @@ BROWSER = [
 ]
 
 
-def uvicorn_line(entry: AccessEntry, use_colors: bool = False) -> str:
+def uvicorn_line(entry: FinishedExchange, use_colors: bool = False) -> str:
     return UvicornText("INFO", logging.INFO, use_colors).lines([entry], OFFSET_S)[0]
 
 
-def template_line(template: str, entry: AccessEntry) -> str:
+def template_line(template: str, entry: FinishedExchange) -> str:
     return TemplateText(template).lines([entry], OFFSET_S)[0]
 
 
@@ -65,6 +66,13 @@ def test_uvicorn_text_in_colours(make_entry: MakeEntry, status: int, colour: int
     )
 
 
+def parse_logfmt(line: str) -> dict[str, str]:
+    """As a reader of logfmt sees it: nothing may stand between the pairs."""
+    pairs = re.findall(r'([^ ="]+)=("(?:[^"\\]|\\.)*"|[^ ="]*)(?: |$)', line)
+    assert " ".join(f"{name}={value}" for name, value in pairs) == line
+    return {name: json.loads(value) if value.startswith('"') else value for name, value in pairs}
+
+
 FORGERY = b'" 200 OK\r\nINFO: forged\x1b[31m\\\x00\x7f\xff'
 FORGED = {
     "path": FORGERY.decode("latin-1"),
@@ -73,23 +81,29 @@ FORGED = {
     "headers": [(name, FORGERY) for name in (b"user-agent", b"referer", b"host", b"x-id")],
     "client": (FORGERY.decode("latin-1"), 1),
     "method": FORGERY.decode("latin-1"),
+    "state": {"request_id": FORGERY.decode("latin-1")},
     "response_headers": [(b"X-Out", FORGERY)],
 }
-EVERY_ATOM = " ".join(f"%({name})s" for name in ATOMS) + " %({x-id}i)s %({x-out}o)s"
+EVERY_ATOM = " ".join(f"%({name})s" for name in (*ATOMS, "{x-id}i", "{x-out}o", "{request_id}e"))
 
 
 @pytest.mark.parametrize(
     "line_format",
-    [UvicornText("INFO", logging.INFO, False), CombinedText(), JSONText(), JSONText("INFO"),
-     TemplateText(EVERY_ATOM)],
-    ids=["uvicorn", "combined", "json", "json envelope", "template"],
+    [UvicornText("INFO", logging.INFO, False), CombinedText(), JSONText(), JSONText("INFO"), ECSText(),
+     GCPText(), LogfmtText(), LogfmtText("INFO"), TemplateText(EVERY_ATOM)],
+    ids=["uvicorn", "combined", "json", "json with envelope", "ecs", "gcp", "logfmt", "logfmt with envelope",
+         "template"],
 )  # fmt: skip
-def test_a_client_cannot_forge_lines(make_entry: MakeEntry, line_format: CombinedText) -> None:
+def test_a_client_cannot_forge_lines(make_entry: MakeEntry, line_format: LineFormat) -> None:
     line = line_format.lines([make_entry(**FORGED)], OFFSET_S)[0]
-    assert re.fullmatch(r"[ -~]+" if not isinstance(line_format, JSONText) else r"[ -\x7f]+", line)
+    assert re.fullmatch(r"[ -~]+", line)
     assert "forged" in line
-    if isinstance(line_format, JSONText):
-        assert json.loads(line)["path"] == FORGED["path"]
+    if isinstance(line_format, (JSONText, ECSText)):
+        assert FORGED["path"] in json.loads(line).values()
+    elif isinstance(line_format, GCPText):
+        assert json.loads(line)["httpRequest"]["userAgent"] == FORGERY.decode("latin-1")
+    elif isinstance(line_format, LogfmtText):
+        assert parse_logfmt(line)["path"] == FORGED["path"]
     else:
         assert r"\x22\x20200" in line or "%22%20200" in line
         assert line.count('"') % 2 == 0
@@ -140,6 +154,7 @@ def test_json(make_entry: MakeEntry) -> None:
         "referer": "http://a/?b c",
         "host": "example.org",
         "scheme": "http",
+        "received_bytes": 0,
     }
 
 
@@ -147,8 +162,13 @@ def test_json(make_entry: MakeEntry) -> None:
 def test_json_lines_have_the_fields_of_records(make_entry: MakeEntry, facts: dict[str, object]) -> None:
     entry = make_entry(**facts)
     bare = json.loads(JSONText().lines([entry], OFFSET_S)[0])
-    assert list(bare) == ["time", *access_fields(entry)]
-    assert {"time": bare["time"], **access_fields(entry)} == bare
+    known = {
+        name: value
+        for name, value in access_fields(entry).items()
+        if name not in SOMETIMES or value is not None
+    }
+    assert list(bare) == ["time", *known]
+    assert {"time": bare["time"], **known} == bare
     record = logging.makeLogRecord(
         {
             "name": "uvicorn.access",
@@ -196,6 +216,20 @@ def test_templates(make_entry: MakeEntry, monkeypatch: pytest.MonkeyPatch, templ
     assert template_line(template, entry) == line
 
 
+def test_facts_in_templates(make_entry: MakeEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("request_id", "the environment's")
+    template = "%({request_id}e)s %({trace_id}e)s %({span_id}e)s %({route}e)s %({error_type}e)s %({worker}e)s"
+    entry = make_entry(
+        state={"request_id": "r-1"},
+        error=ValueError("x"),
+        **{"headrace.route": "/a/{b}", "headrace.span": SimpleNamespace(trace_id=1, span_id=2)},
+    )
+    (line,) = TemplateText(template, 3).lines([entry], OFFSET_S)
+    assert line == f"r-1 {1:032x} {2:016x} /a/{{b}} ValueError 3"
+    assert template_line(template, make_entry()) == "- - - - - -"
+    assert template_line("%({received_bytes}e)s", make_entry(received_bytes=7)) == "7"
+
+
 def test_templates_of_empty_facts(make_entry: MakeEntry) -> None:
     entry = make_entry(client=None, body_bytes=0, headers=[(b"authorization", b"Basic !!")])
     assert template_line("%(h)s %(u)s %(b)s %(B)s %(f)s %(a)s %({a}o)s", entry) == "- - - 0 - - -"
@@ -213,7 +247,7 @@ def test_templates_of_empty_facts(make_entry: MakeEntry) -> None:
         ("50%", "begins no atom"),
         ("%(h", "begins no atom"),
         ("%({a}x)s", "begins no atom"),
-        ("combied", "'combied' is none of uvicorn, combined, json"),
+        ("combied", "'combied' is none of uvicorn, combined, json, logfmt, ecs, gcp"),
         ("100%%", "holds no atom"),
     ],
 )

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from headrace.telemetry import AccessEntry, AccessLog, JSONFormatter
+from headrace.telemetry import AccessLog, FinishedExchange, JSONFormatter
 
-MakeEntry = Callable[..., AccessEntry]
+MakeEntry = Callable[..., FinishedExchange]
 MakeLog = Callable[..., AccessLog]
 LINE = 'INFO:     127.0.0.1:1234 - "GET / HTTP/1.1" 200 OK\n'
 
@@ -391,7 +391,7 @@ def test_nothing_is_lost_at_exit(tmp_path: Path, end: str) -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "http_version": "1.1",
                  "client": ("127.0.0.1", 1234), "headers": []}
         for _ in range(1500):
-            log.add((scope, 200, 0, time.monotonic(), time.monotonic(), None))
+            log.add((scope, 200, 0, time.monotonic(), time.monotonic(), None, 0, None))
     """
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(program) + end)

@@ -22,7 +22,8 @@ from headrace.telemetry import (
     JSONFormatter,
     configure,
 )
-from headrace.telemetry.access_template import ATOMS
+from headrace.telemetry.access_template import ATOMS, FACTS
+from headrace.telemetry.log_context import is_attached
 
 ERROR = logging.getLogger("uvicorn.error")
 ACCESS = logging.getLogger("uvicorn.access")
@@ -100,7 +101,7 @@ def test_unknown_level() -> None:
 
 
 def test_unknown_format() -> None:
-    with pytest.raises(ConfigError, match="text, json or pretty"):
+    with pytest.raises(ConfigError, match="text, json, pretty, logfmt, ecs or gcp"):
         configure(log_format="xml")  # type: ignore[arg-type]
 
 
@@ -233,6 +234,21 @@ args=(sys.stdout,)
 [formatter_plain]
 format=%(name)s %(message)s
 """
+
+
+@pytest.mark.parametrize("is_ini", [True, False])
+def test_formats_with_ids_work_from_the_start(capsys: pytest.CaptureFixture[str], is_ini: bool) -> None:
+    formatted = "%(request_id)s %(trace_id)s %(message)s"
+    if is_ini:
+        configure(log_config=io.StringIO(INI.replace("%(name)s %(message)s", formatted)))
+    else:
+        config = own_config()
+        config["formatters"]["default"]["fmt"] = formatted
+        configure(log_config=config)
+    ERROR.info("hi")
+    assert capsys.readouterr() == ("- - hi\n", "")
+    configure()
+    assert not is_attached()
 
 
 def test_json_and_yaml_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,3 +407,4 @@ def test_the_documented_ini(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_every_atom_is_documented() -> None:
     text = DOCS.read_text()
     assert [name for name in ATOMS if f"`%({name})s`" not in text] == []
+    assert [name for name in FACTS if f"`%({{{name}}}e)s`" not in text] == []

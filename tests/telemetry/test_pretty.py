@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from headrace.telemetry import AccessEntry, configure
+from headrace.telemetry import FinishedExchange, configure
 from headrace.telemetry.pretty import PrettyFormatter, PrettyText
 from live import eventually
 
-MakeEntry = Callable[..., AccessEntry]
+MakeEntry = Callable[..., FinishedExchange]
 MakeLog = Callable[..., Any]
 OFFSET_S = 1772366300.25  # the clock's 99.5 s is 2026-03-01T11:59:59.750Z
 ERROR = logging.getLogger("uvicorn.error")
@@ -41,7 +41,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def line(entry: AccessEntry, use_colors: bool = False) -> str:
+def line(entry: FinishedExchange, use_colors: bool = False) -> str:
     return PrettyText(use_colors).lines([entry], OFFSET_S)[0]
 
 

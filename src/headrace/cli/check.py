@@ -19,7 +19,7 @@ from headrace.net.tls import TLSContexts, is_tls_wanted
 from headrace.server.loops import loop_factory
 from headrace.server.stack import describe_stack
 from headrace.telemetry import read_log_config
-from headrace.telemetry.access_template import TemplateText
+from headrace.telemetry.access_lines.named_formats import named_format
 
 _HELP = """Check the configuration and the application, start nothing.
 
@@ -60,8 +60,7 @@ def _validate(config: Config) -> None:
     loop_factory(config.process.loop)
     if is_tls_wanted(config.tls):
         TLSContexts(config.tls, config=config)
-    if config.log.access_log_format not in ("uvicorn", "combined", "json"):
-        TemplateText(config.log.access_log_format)
+    named_format(config.log.access_log_format)
     if config.log.log_config is not None:
         read_log_config(Path(config.log.log_config))
     if config.proxy.proxy_headers:

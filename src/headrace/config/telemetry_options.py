@@ -80,7 +80,7 @@ class LogOptions:
         exists=True,
         metavar="FILE",
     )
-    log_format: Literal["text", "json", "pretty"] = option(
+    log_format: Literal["text", "json", "pretty", "logfmt", "ecs", "gcp"] = option(
         "text", "Shape of log lines, the access log's too; pretty is for eyes, and what dev writes"
     )
     access_log: bool = option(True, "Write a line for each request", uvicorn=True, pair=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,12 @@ class Tracing:
         options: of ``start_tracing``, where there is no tracer.
     """
 
-    __slots__ = ("_app", "_entry", "_options", "_tracer")
+    __slots__ = ("_app", "_entry", "_is_alone", "_options", "_tracer")
 
     def __init__(self, app: ASGIApplication, tracer: RequestTracer | None = None, **options: Any) -> None:
         self._app = app
         self._options = options
+        self._is_alone = tracer is None
         self._tracer: RequestTracer = tracer  # type: ignore[assignment]  # ``_start`` makes the missing one
         self._entry: ASGIApplication | None = None if tracer is None else self._enter_and_leave
 
@@ -54,13 +56,10 @@ class Tracing:
         """
         if scope["type"] in ("http", "websocket"):
             await (self._entry or self._start())(scope, receive, send)
-            return
-        try:
+        elif scope["type"] == "lifespan" and self._is_alone:
+            await self._pass_lifespan(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-        finally:
-            if type(self._entry) is Recorded:
-                # The process may end by a signal next, without a word to anybody.
-                await asyncio.to_thread(self._tracer.drain)
 
     def enter(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Do what a call does, without a coroutine where nothing is recorded, and leave the span current.
@@ -81,9 +80,20 @@ class Tracing:
             return self._trace_session(span, scope, receive, send)
         return self._trace(span, scope, receive, send)
 
+    async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_when_drained(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown.") and self._entry is not None:
+                # The process may end by a signal next, without a word to anybody.
+                await asyncio.to_thread(self._tracer.drain)
+            await send(message)
+
+        await self._app(scope, receive, send_when_drained)
+
     def _start(self) -> ASGIApplication:
         self._tracer = start_tracing(self._app, **self._options)
         self._entry = Recorded(self._enter_and_leave, self._tracer.consumer)
+        # For applications without a lifespan.
+        atexit.register(self._tracer.consumer.close)
         return self._entry
 
     async def _enter_and_leave(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,9 +112,9 @@ class Tracing:
             else:
                 await self._trace(span, scope, receive, send)
         finally:
-            if scope["type"] == "websocket" and type(self._entry) is Recorded:
+            if scope["type"] == "websocket" and self._is_alone:
                 # ``Recorded`` sets its timer for requests only.
-                self._entry.flush()
+                tracer.consumer.flush()
             tracer.restore_context(before)
 
     async def _trace(self, span: Any, scope: Scope, receive: Receive, send: Send) -> None:

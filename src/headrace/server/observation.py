@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from headrace.config import Config
@@ -10,13 +11,14 @@ from headrace.config.rules import metrics_buckets
 from headrace.errors import ConfigError
 from headrace.middleware.tracing import start_tracing
 from headrace.middleware.websocket_limit import WebSocketLimit
-from headrace.telemetry import AccessLog
+from headrace.telemetry import AccessLog, Sampling
 from headrace.telemetry.exchange import Consumer
+from headrace.telemetry.log_context import attach_context
 from headrace.telemetry.metrics.bridge import install_bridge
 from headrace.telemetry.metrics.http import HTTPMetrics
 from headrace.telemetry.metrics.registry import Registry, use_registry
 from headrace.telemetry.route import learn_routes
-from headrace.telemetry.tracing import missing_sentence, wants_tracing
+from headrace.telemetry.tracing import current_ids, missing_sentence, wants_tracing
 from headrace.types import ASGIApplication
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ class Observation:
         self.tracer: RequestTracer | None = None
         self._config = config
         self.worker_id = worker_id
-        self._access_log = AccessLog(config.log.access_log_format) if config.log.access_log else None
+        self._access_log = _access_log(config, worker_id)
+        self._detach: Callable[[], None] = _nothing
         self.http: HTTPMetrics | None = None
         self.websocket_limit: WebSocketLimit | None = None
         stack = config.stack
@@ -61,6 +64,9 @@ class Observation:
             self.http = HTTPMetrics(
                 self.registry, preset=stack.metrics_preset, buckets=metrics_buckets(config)
             )
+        if stack.has("request_id") or stack.has("tracing") or config.log.log_config is not None:
+            # Before the application makes loggers of its own.
+            self._detach = attach_context(current_ids if stack.has("tracing") else None)
         sentence = missing_sentence(os.environ) if stack.tracing else None
         if sentence is not None:
             raise ConfigError(sentence)
@@ -94,3 +100,16 @@ class Observation:
         for consumer in (self._access_log, self.http, tracer):
             if consumer is not None:
                 consumer.close()
+        self._detach()
+
+
+def _access_log(config: Config, worker_id: int | None) -> AccessLog | None:
+    log = config.log
+    if not log.access_log:
+        return None
+    sampling = Sampling(log.access_log_sample, slow_s=log.access_log_slow, skip=log.access_log_skip)
+    return AccessLog(log.access_log_format, sampling=sampling, worker=worker_id)
+
+
+def _nothing() -> None:
+    pass

@@ -46,11 +46,11 @@ def _proxy_headers(config: Config, _: Observation, app: ASGIApplication) -> ASGI
 
 def _tracing(_: Config, observation: Observation, app: ASGIApplication) -> ASGIApplication:
     tracer = observation.tracer
-    return app if tracer is None else Tracing(app, tracer)
+    # Each exchange has a context of its own here.
+    return app if tracer is None else Tracing(app, tracer).enter
 
 
 def _request_id(config: Config, _: Observation, app: ASGIApplication) -> ASGIApplication:
-    # Each exchange has a context of its own here.
     return RequestID(app, config.stack.request_id_header, answers=False).enter
 
 

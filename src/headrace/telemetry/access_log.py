@@ -1,12 +1,12 @@
 """The access log: takes one tuple of facts for each finished exchange, writes the lines in batches.
 
-The server calls ``access_log.add(entry)`` when an exchange ends, and ``access_log.flush()`` about ten times
-a second, when more than a thousand entries wait, and at the end.
+The server calls ``access_log.add(exchange)`` when an exchange ends, and ``access_log.flush()`` about ten
+times a second and at the end.
 
 Two ways lead out, and each flush chooses anew, because applications change loggers at any time:
 
 - As long as ``uvicorn.access`` is as ``logs.configure`` leaves it, ``add`` only appends to a list, and a
-  flush formats all entries and makes one write.
+  flush, when ``BATCH_ENTRIES`` wait at the latest, formats all of them and makes one write.
 - When someone customised it (other handlers or formatters, filters, propagation, a record factory), ``add``
   makes a real ``logging`` record at once. It is then made where the exchange ends, in the context of the
   application's task, so filters that read context variables (request ids) work as they do on uvicorn.
@@ -20,62 +20,82 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from headrace.telemetry.access_formats import (
-    RECORD_MESSAGE,
-    AccessEntry,
-    CombinedText,
-    JSONText,
-    LineFormat,
-    UvicornText,
-    access_fields,
-    record_args,
-)
-from headrace.telemetry.access_template import TemplateText
+from headrace.telemetry.access_lines import LineFormat
+from headrace.telemetry.access_lines.ecs_text import ECSText
+from headrace.telemetry.access_lines.facts import RECORD_MESSAGE, access_fields, duration_s, record_args
+from headrace.telemetry.access_lines.gcp_text import GCPText
+from headrace.telemetry.access_lines.json_text import JSONText
+from headrace.telemetry.access_lines.logfmt_text import LogfmtText
+from headrace.telemetry.access_lines.named_formats import named_format
+from headrace.telemetry.access_lines.uvicorn_text import UvicornText
+from headrace.telemetry.access_sampling import Sampling
+from headrace.telemetry.exchange import FinishedExchange
+from headrace.telemetry.log_context import CONTEXT_NAMES, NO_VALUE
 from headrace.telemetry.log_formatters import ACCESS_FMT, ACCESS_LOGGER, AccessFormatter, JSONFormatter
 from headrace.telemetry.pretty import PrettyFormatter, PrettyText
+from headrace.telemetry.structured_formatters import ECSFormatter, GCPFormatter, LogfmtFormatter
 
 _log = logging.getLogger("uvicorn.error")
 
 
+STRUCTURED_FORMATS: dict[type[logging.Formatter], Callable[..., LineFormat]] = {
+    JSONFormatter: JSONText,
+    LogfmtFormatter: LogfmtText,
+    ECSFormatter: ECSText,
+    GCPFormatter: GCPText,
+}
+"""What writes the lines of these formatters; each takes level name, logger name, worker and sampling."""
+
 BATCH_ENTRIES = 32
-"""Waiting entries above which they are written at once. Each holds its request's scope: thousands of them,
+"""Waiting exchanges above which they are written at once. Each holds its request's scope: thousands of them,
 as gather in a tenth of a second, push everything else out of the processor's caches (measured: 8 us a request
 against 3)."""
 
 
 class AccessLog:
-    """Writes a line for each exchange it is given.
+    """Writes a line for each exchange it is given: a ``Consumer``.
 
     None of its methods raises into the server: what cannot be written is dropped, with one warning.
 
     Args:
-        access_log_format: ``uvicorn``, ``combined``, ``json`` or a template of gunicorn's %-atoms.
-        clock: the clock of the entries' times, in seconds.
+        access_log_format: ``uvicorn``, ``combined``, ``json``, ``logfmt``, ``ecs``, ``gcp``, or a template
+            of gunicorn's %-atoms.
+        sampling: which exchanges get a line; None for all.
+        worker: which process this is, if there are several; stands in structured lines.
+        logger: whose handlers write.
+        clock: the clock of the exchanges' times, in seconds.
         wall_clock: Unix time in seconds.
 
     Raises:
         ConfigError: the template is wrong.
     """
 
-    add: Callable[[AccessEntry], None]
+    add: Callable[[FinishedExchange], None]
     """Takes one finished exchange. Look it up for each call; no await, no cost to speak of."""
 
     def __init__(
         self,
         access_log_format: str = "uvicorn",
         *,
+        sampling: Sampling | None = None,
+        worker: int | None = None,
+        logger: str = ACCESS_LOGGER,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._format = _line_format(access_log_format)
+        self._sampling = sampling or Sampling()
+        self._worker = worker
+        self._format = named_format(
+            access_log_format, worker=worker, sampling=self._sampling, logger_name=logger
+        )
         self._clock = clock
         self._wall_clock = wall_clock
-        self._logger = logging.getLogger(ACCESS_LOGGER)
-        self._entries: list[AccessEntry] = []
-        self._formats: dict[tuple[str, bool], LineFormat] = {}
+        self._logger = logging.getLogger(logger)
+        self._exchanges: list[FinishedExchange] = []
+        self._formats: dict[tuple[type[logging.Formatter], str, bool], LineFormat] = {}
         self._broken_stream: object = None
         self._has_warned = False
         self._pid = os.getpid()
@@ -84,7 +104,7 @@ class AccessLog:
 
     def __len__(self) -> int:
         """Entries that wait for a flush."""
-        return len(self._entries)
+        return len(self._exchanges)
 
     @property
     def enabled(self) -> bool:
@@ -93,17 +113,17 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what waits, and look again at how ``uvicorn.access`` is set up."""
-        entries = self._entries[:]
+        exchanges = self._exchanges[:]
         # Cut rather than replaced: ``add`` is bound to this very list, and another thread may append.
-        del self._entries[: len(entries)]
+        del self._exchanges[: len(exchanges)]
         plain = self._choose_way()
-        if not entries or not self.enabled:
+        if not exchanges or not self.enabled:
             return
         if plain is None:
-            for entry in entries:
-                self._emit(entry)
+            for exchange in exchanges:
+                self._emit(exchange)
         else:
-            self._write(entries, *plain)
+            self._write(self._kept(exchanges), *plain)
 
     def close(self) -> None:
         """Flush, and let go of the process's exit. Nothing may be added afterwards."""
@@ -111,7 +131,7 @@ class AccessLog:
         atexit.unregister(self._flush_at_exit)
 
     def _flush_at_exit(self) -> None:
-        # A forked child inherits the waiting entries, but its parent writes them.
+        # A forked child inherits the waiting exchanges, but its parent writes them.
         if os.getpid() == self._pid:
             self.flush()
 
@@ -125,45 +145,62 @@ class AccessLog:
         self.add = self._emit if plain is None else self._append
         return plain
 
-    def _append(self, entry: AccessEntry) -> None:
-        entries = self._entries
-        entries.append(entry)
-        if len(entries) >= BATCH_ENTRIES:
+    def _append(self, exchange: FinishedExchange) -> None:
+        exchanges = self._exchanges
+        exchanges.append(exchange)
+        if len(exchanges) >= BATCH_ENTRIES:
             self.flush()
 
     def _format_for(self, formatter: logging.Formatter | None) -> LineFormat | None:
         """What writes the lines ``formatter`` would write, or None when only it can."""
-        level_name = logging.getLevelName(logging.INFO)
-        if type(formatter) is JSONFormatter:
-            key = ("json", False)
-            if key not in self._formats:
-                self._formats[key] = JSONText(level_name)
-            return self._formats[key]
-        if type(formatter) is PrettyFormatter:
-            key = ("pretty", formatter.use_colors)
-            if self._format is None and key not in self._formats:
-                self._formats[key] = PrettyText(formatter.use_colors)
-            return self._format or self._formats[key]
-        if type(formatter) is AccessFormatter:
+        use_colors = bool(getattr(formatter, "use_colors", False))
+        kind = type(formatter)
+        if kind in STRUCTURED_FORMATS:
+            return self._made(kind, use_colors)
+        if kind is PrettyFormatter:
+            return self._format or self._made(kind, use_colors)
+        if isinstance(formatter, AccessFormatter) and kind is AccessFormatter:
             if not formatter.is_plain:
                 return None
-            if self._format is not None:
-                return self._format
-        elif self._format is not None or not _is_uvicorns(formatter):
+            return self._format or self._made(kind, use_colors)
+        if self._format is not None or not _is_uvicorns(formatter):
             return None
-        use_colors = bool(getattr(formatter, "use_colors", False))
-        key = (level_name, use_colors)
+        return self._made(AccessFormatter, use_colors)
+
+    def _made(self, kind: type[logging.Formatter], use_colors: bool) -> LineFormat:
+        """The format of the lines that a formatter of ours writes; made once."""
+        level_name = logging.getLevelName(logging.INFO)
+        key = (kind, level_name, use_colors)
         if key not in self._formats:
-            self._formats[key] = UvicornText(level_name, logging.INFO, use_colors)
+            self._formats[key] = self._make(kind, level_name, use_colors)
         return self._formats[key]
 
+    def _make(self, kind: type[logging.Formatter], level_name: str, use_colors: bool) -> LineFormat:
+        make = STRUCTURED_FORMATS.get(kind)
+        if make is not None:
+            return make(level_name, self._logger.name, worker=self._worker, sampling=self._sampling)
+        if kind is PrettyFormatter:
+            return PrettyText(use_colors)
+        return UvicornText(level_name, logging.INFO, use_colors)
+
+    def _kept(self, exchanges: Sequence[FinishedExchange]) -> Sequence[FinishedExchange]:
+        """Those that get a line."""
+        try:
+            return self._sampling.kept(exchanges)
+        except Exception:
+            # One of the scopes is broken; who writes its line finds out which, and says so.
+            return exchanges
+
     def _write(
-        self, entries: list[AccessEntry], handler: logging.StreamHandler[Any], line_format: LineFormat
+        self,
+        exchanges: Sequence[FinishedExchange],
+        handler: logging.StreamHandler[Any],
+        line_format: LineFormat,
     ) -> None:
         stream = handler.stream
         if stream is self._broken_stream:
             return
-        lines = self._lines(entries, line_format)
+        lines = self._lines(exchanges, line_format)
         if not lines:
             return
         lines.append("")
@@ -180,45 +217,59 @@ class AccessLog:
         finally:
             handler.release()
 
-    def _lines(self, entries: list[AccessEntry], line_format: LineFormat) -> list[str]:
+    def _lines(self, exchanges: Sequence[FinishedExchange], line_format: LineFormat) -> list[str]:
         wall_offset_s = self._wall_clock() - self._clock()
         try:
-            return line_format.lines(entries, wall_offset_s)
+            return line_format.lines(exchanges, wall_offset_s)
         except Exception:
             # The application changed one of the scopes into something else; the other lines are good.
-            return self._good_lines(entries, line_format, wall_offset_s)
+            return self._good_lines(exchanges, line_format, wall_offset_s)
 
     def _good_lines(
-        self, entries: list[AccessEntry], line_format: LineFormat, wall_offset_s: float
+        self, exchanges: Sequence[FinishedExchange], line_format: LineFormat, wall_offset_s: float
     ) -> list[str]:
         lines = []
-        for entry in entries:
+        for exchange in exchanges:
             try:
-                lines += line_format.lines([entry], wall_offset_s)
+                lines += line_format.lines([exchange], wall_offset_s)
             except Exception as exc:
                 self._warn("An access line is dropped, its scope is broken: %r", exc)
         return lines
 
-    def _emit(self, entry: AccessEntry) -> None:
-        if not self.enabled:
+    def _emit(self, exchange: FinishedExchange) -> None:
+        if not self.enabled or not self._kept((exchange,)):
             return
         try:
-            self._logger.handle(self._record(entry))
+            self._logger.handle(self._record(exchange))
         except Exception as exc:  # a filter or handler of the user's own
             self._warn("An access record is dropped, the logger's filters or handlers failed: %r", exc)
         else:
             self._has_warned = False
 
-    def _record(self, entry: AccessEntry) -> logging.LogRecord:
+    def _record(self, exchange: FinishedExchange) -> logging.LogRecord:
         wall_offset_s = self._wall_clock() - self._clock()
-        extras = access_fields(entry)
+        _, status, _, started_s, finished_s, _, _, _ = exchange
+        sampled = None
+        if self._sampling.draws:
+            sampled = self._sampling.share_of(status, duration_s(started_s, finished_s))
+        extras = access_fields(exchange, self._worker, sampled)
         extras["body_bytes"] = extras.pop("bytes")
+        for name in CONTEXT_NAMES:
+            # As in every other record, so that one format fits all.
+            extras[name] = extras[name] or NO_VALUE
         if self._format is not None:
-            extras["access_line"] = self._format.lines([entry], wall_offset_s)[0]
+            extras["access_line"] = self._format.lines([exchange], wall_offset_s)[0]
         record = self._logger.makeRecord(
-            ACCESS_LOGGER, logging.INFO, __file__, 0, RECORD_MESSAGE, record_args(entry), None, extra=extras
+            self._logger.name,
+            logging.INFO,
+            __file__,
+            0,
+            RECORD_MESSAGE,
+            record_args(exchange),
+            None,
+            extra=extras,
         )
-        finished_wall_s = entry[4] + wall_offset_s
+        finished_wall_s = finished_s + wall_offset_s
         record.relativeCreated += (finished_wall_s - record.created) * 1000
         record.created = finished_wall_s
         record.msecs = int(finished_wall_s % 1 * 1000)
@@ -229,17 +280,6 @@ class AccessLog:
         if not self._has_warned:
             self._has_warned = True
             _log.warning(message, reason)
-
-
-def _line_format(access_log_format: str) -> LineFormat | None:
-    """None stands for uvicorn's text, whose colours depend on the handler."""
-    if access_log_format == "uvicorn":
-        return None
-    if access_log_format == "combined":
-        return CombinedText()
-    if access_log_format == "json":
-        return JSONText()
-    return TemplateText(access_log_format)
 
 
 def _plain_handler(logger: logging.Logger) -> logging.StreamHandler[Any] | None:

@@ -1,4 +1,4 @@
-"""Formatters of the log's handlers: uvicorn's two text formatters and JSON lines."""
+"""Formatters of the log's handlers: uvicorn's two text formatters, and JSON lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from headrace.telemetry.log_text import bold, colour_level, iso_utc, status_text
+from headrace.telemetry.access_lines.facts import RECORD_MESSAGE, SOMETIMES
+from headrace.telemetry.log_context import CONTEXT_NAMES, NO_VALUE, is_attached
+from headrace.telemetry.log_text import bold, colour_level, escape_text, iso_utc, status_text
 
 TRACE_LOG_LEVEL = 5
 DEFAULT_FMT = "%(levelprefix)s %(message)s"
@@ -62,10 +64,14 @@ class ColourizedFormatter(logging.Formatter):
         """Whether colours are right when nobody said so."""
         return _is_terminal(sys.stdout)
 
+    def level_prefix(self, record: logging.LogRecord) -> str:
+        """What ``%(levelprefix)s`` says."""
+        return level_prefix(record.levelname, record.levelno, self.use_colors)
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line without exception and stack."""
         shown = copy.copy(record)  # other handlers must not see our attributes
-        shown.levelprefix = level_prefix(record.levelname, record.levelno, self.use_colors)
+        shown.levelprefix = self.level_prefix(record)
         if self.use_colors and "color_message" in shown.__dict__:
             shown.msg = shown.__dict__["color_message"]
             shown.message = shown.getMessage()
@@ -73,11 +79,21 @@ class ColourizedFormatter(logging.Formatter):
 
 
 class DefaultFormatter(ColourizedFormatter):
-    """For every logger but the access log's."""
+    """For every logger but the access log's.
+
+    A record made inside a request that has an id shows it before the message, ``INFO:     [id] message``, if
+    the server puts ids on records and the format is uvicorn's default.
+    """
 
     def should_use_colors(self) -> bool:
         """Only when neither stream goes to a file, because this formatter stands on either of them."""
         return _is_terminal(sys.stdout) and _is_terminal(sys.stderr)
+
+    def level_prefix(self, record: logging.LogRecord) -> str:
+        """With the request id, if it has one."""
+        prefix = super().level_prefix(record)
+        request_id = shown_request_id(record) if self._fmt == DEFAULT_FMT else ""
+        return f"{prefix} [{request_id}]" if request_id else prefix
 
 
 class AccessFormatter(ColourizedFormatter):
@@ -117,24 +133,48 @@ class JSONFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        fields: dict[str, Any] = {
-            "time": iso_utc(record.created),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        elif record.exc_text:
-            fields["exception"] = record.exc_text
-        if record.stack_info:
-            fields["stack"] = self.formatStack(record.stack_info)
-        extras = {name: value for name, value in record.__dict__.items() if name not in _STANDARD_ATTRIBUTES}
-        if record.name == ACCESS_LOGGER and "body_bytes" in extras:
-            extras = {"bytes" if name == "body_bytes" else name: value for name, value in extras.items()}
-        for name, value in extras.items():
-            fields[f"extra_{name}" if name in fields else name] = value
-        return encode_json(fields)
+        return encode_json(record_fields(self, record))
+
+
+def record_fields(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, Any]:
+    """The values of a record by the names and in the order of JSON lines; what is absent is left out.
+
+    Args:
+        formatter: formats exceptions and stacks.
+        record: of any logger.
+    """
+    fields: dict[str, Any] = {
+        "time": iso_utc(record.created),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    if record.exc_info:
+        fields["exception"] = formatter.formatException(record.exc_info)
+    elif record.exc_text:
+        fields["exception"] = record.exc_text
+    if record.stack_info:
+        fields["stack"] = formatter.formatStack(record.stack_info)
+    is_access = is_access_record(record)
+    for name, value in record.__dict__.items():
+        if name in _STANDARD_ATTRIBUTES or (name in CONTEXT_NAMES and value == NO_VALUE):
+            continue
+        if is_access and name in SOMETIMES and value is None:
+            continue
+        shown = "bytes" if is_access and name == "body_bytes" else name
+        fields[f"extra_{shown}" if shown in fields else shown] = value
+    return fields
+
+
+def is_access_record(record: logging.LogRecord) -> bool:
+    """Whether the access log made it, with the facts of the exchange, whatever the logger's name."""
+    return record.msg == RECORD_MESSAGE and "body_bytes" in record.__dict__
+
+
+def shown_request_id(record: logging.LogRecord) -> str:
+    """The request id for a text line; empty if there is none, or none of the server's doing."""
+    request_id = record.__dict__.get("request_id", NO_VALUE) if is_attached() else NO_VALUE
+    return "" if request_id == NO_VALUE else escape_text(str(request_id))
 
 
 def encode_json(fields: dict[str, Any]) -> str:

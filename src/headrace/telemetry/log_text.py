@@ -11,6 +11,7 @@ import re
 import time
 from functools import lru_cache
 from http import HTTPStatus
+from json.encoder import encode_basestring_ascii as encode_string
 
 _BRIGHT_WHITE, _GREEN, _YELLOW, _RED, _BRIGHT_RED = 97, 32, 33, 31, 91
 _STATUS_COLOURS = {1: _BRIGHT_WHITE, 2: _GREEN, 3: _YELLOW, 4: _RED, 5: _BRIGHT_RED}
@@ -19,6 +20,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 _NOT_TEXT = re.compile(r"[^ !#-\[\]-~]")
 _NOT_WORD = re.compile(r"[^!#-\[\]-~]")
+_LOGFMT_WORD = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def _hex_escape(match: re.Match[str]) -> str:
@@ -42,6 +44,11 @@ def escape_text(value: str | bytes) -> str:
 def escape_word(value: str | bytes) -> str:
     """``value`` fit to stand as a column of its own; spaces are escaped as well."""
     return _NOT_WORD.sub(_hex_escape, _latin1(value))
+
+
+def logfmt_value(value: str) -> str:
+    """``value`` as it is if it is a plain word, else between quotes, escaped as in JSON."""
+    return value if _LOGFMT_WORD.fullmatch(value) else encode_string(value)
 
 
 def colour_level(level_name: str, level: int) -> str:
@@ -71,7 +78,12 @@ def status_text(status: int, use_colors: bool) -> str:
 
 def iso_utc(wall_s: float) -> str:
     """``2026-03-01T12:00:00.123Z`` for a Unix time in seconds."""
-    second, millisecond = divmod(int(wall_s * 1000), 1000)
+    return iso_utc_ms(int(wall_s * 1000))
+
+
+def iso_utc_ms(wall_ms: int) -> str:
+    """``2026-03-01T12:00:00.123Z`` for a Unix time in milliseconds."""
+    second, millisecond = divmod(wall_ms, 1000)
     return f"{_iso_second(second)}.{millisecond:03d}Z"
 
 

@@ -8,11 +8,12 @@ import json
 import logging
 import logging.config
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 from headrace.errors import ConfigError
+from headrace.telemetry.log_context import attach_context, names_ids
 from headrace.telemetry.log_formatters import (
     ACCESS_FMT,
     ACCESS_LOGGER,
@@ -45,6 +46,27 @@ LOG_LEVELS: dict[str, int] = {
     "trace": TRACE_LOG_LEVEL,
 }
 
+
+class _IDsOfFormats:
+    """Ids on records for as long as the configuration in force has a format that asks for them.
+
+    Such a format fails on a record that has none: those of the start, before there is any server.
+    """
+
+    def __init__(self) -> None:
+        self._detach: Callable[[], None] | None = None
+
+    def put(self, are_needed: bool) -> None:
+        """A configuration comes into force."""
+        if self._detach is not None:
+            self._detach()
+            self._detach = None
+        if are_needed:
+            self._detach = attach_context()
+
+
+_ids_of_formats = _IDsOfFormats()
+
 _FORMATTERS = "headrace.telemetry.log_formatters"
 _DEFAULT_FORMATTER = f"{_FORMATTERS}.DefaultFormatter"
 _ACCESS_FORMATTER = f"{_FORMATTERS}.AccessFormatter"
@@ -65,7 +87,14 @@ _COLOURED = frozenset(
     }
 )
 
-_ONE_FORMATTER = {"json": _JSON_FORMATTER, "pretty": _PRETTY_FORMATTER}
+_STRUCTURED_FORMATTERS = "headrace.telemetry.structured_formatters"
+_ONE_FORMATTER = {
+    "json": _JSON_FORMATTER,
+    "pretty": _PRETTY_FORMATTER,
+    "logfmt": f"{_STRUCTURED_FORMATTERS}.LogfmtFormatter",
+    "ecs": f"{_STRUCTURED_FORMATTERS}.ECSFormatter",
+    "gcp": f"{_STRUCTURED_FORMATTERS}.GCPFormatter",
+}
 """Formats whose one formatter stands on both handlers."""
 
 LOGGING_CONFIG: dict[str, Any] = {
@@ -92,7 +121,7 @@ def configure(
     *,
     log_config: LogConfig | Unset | None = UNSET,
     log_level: str | int | None = None,
-    log_format: Literal["text", "json", "pretty"] = "text",
+    log_format: Literal["text", "json", "pretty", "logfmt", "ecs", "gcp"] = "text",
     use_colors: bool | None = None,
     access_log: bool = True,
 ) -> None:
@@ -140,7 +169,8 @@ def _default_configuration(log_format: str) -> Mapping[str, Any]:
     if log_format == "text":
         return LOGGING_CONFIG
     if log_format not in _ONE_FORMATTER:
-        raise ConfigError(f"The log format {log_format[:80]!r} is unknown; choose text, json or pretty.")
+        others = " or ".join(", ".join(_ONE_FORMATTER).rsplit(", ", 1))
+        raise ConfigError(f"The log format {log_format[:80]!r} is unknown; choose text, {others}.")
     lines = {"()": _ONE_FORMATTER[log_format]}
     return {**LOGGING_CONFIG, "formatters": {"default": lines, "access": lines}}
 
@@ -225,6 +255,7 @@ def _parse_yaml(text: str, name: str) -> Any:
 
 
 def _apply_mapping(configuration: Mapping[str, Any], name: str) -> None:
+    _ids_of_formats.put(names_ids(configuration))
     with uvicorn_names(_LOGGING_NAMES, _CONFIG_NAMES, needed=names_uvicorn(configuration)):
         try:
             logging.config.dictConfig(dict(configuration))
@@ -243,6 +274,7 @@ def _parse_ini(text: str, name: str) -> configparser.ConfigParser:
 
 def _apply_ini(parser: configparser.RawConfigParser, name: str) -> None:
     values = [value for section in parser for _, value in parser.items(section, raw=True)]
+    _ids_of_formats.put(names_ids(values))
     with uvicorn_names(_LOGGING_NAMES, _CONFIG_NAMES, needed=names_uvicorn(values)):
         try:
             logging.config.fileConfig(parser, disable_existing_loggers=False)

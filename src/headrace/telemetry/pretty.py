@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 
-from headrace.telemetry.access_formats import AccessEntry, duration_ms, record_args
-from headrace.telemetry.log_formatters import ACCESS_LOGGER, DefaultFormatter
+from headrace.telemetry.access_lines.facts import RECORD_MESSAGE, duration_ms, record_args
+from headrace.telemetry.exchange import FinishedExchange
+from headrace.telemetry.log_formatters import DefaultFormatter, shown_request_id
 from headrace.telemetry.log_text import bold, colour_level
 
 _SERVER_LOGGER = "uvicorn.error"
@@ -39,9 +40,9 @@ class PrettyText:
     def __init__(self, use_colors: bool) -> None:
         self._use_colors = use_colors
 
-    def lines(self, entries: Sequence[AccessEntry], wall_offset_s: float) -> list[str]:
+    def lines(self, exchanges: Sequence[FinishedExchange], wall_offset_s: float) -> list[str]:
         """See ``LineFormat``."""
-        return [self._entry_line(entry, wall_offset_s) for entry in entries]
+        return [self._exchange_line(exchange, wall_offset_s) for exchange in exchanges]
 
     def line(
         self, wall_s: float, request: str, status: int, lasted_ms: float | None, body_bytes: int | None
@@ -65,9 +66,9 @@ class PrettyText:
             shown_status = shown_status if colour is None else f"\033[{colour}m{shown_status}\033[0m"
         return f"{_time_text(wall_s, use_colors)}  {request}{padding}  {shown_status}{facts}"
 
-    def _entry_line(self, entry: AccessEntry, wall_offset_s: float) -> str:
-        _, status, body_bytes, started_s, finished_s, _, _, _ = entry
-        _, method, full_path, _, _ = record_args(entry)
+    def _exchange_line(self, exchange: FinishedExchange, wall_offset_s: float) -> str:
+        _, status, body_bytes, started_s, finished_s, _, _, _ = exchange
+        _, method, full_path, _, _ = record_args(exchange)
         lasted_ms = duration_ms(started_s, finished_s)
         return self.line(finished_s + wall_offset_s, f"{method} {full_path}", status, lasted_ms, body_bytes)
 
@@ -92,15 +93,20 @@ class PrettyFormatter(DefaultFormatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line without exception and stack."""
-        if record.name == ACCESS_LOGGER and "access_line" in record.__dict__:
+        is_access = record.msg == RECORD_MESSAGE
+        if is_access and "access_line" in record.__dict__:
             return str(record.__dict__["access_line"])
-        if record.name == ACCESS_LOGGER and isinstance(record.args, tuple) and len(record.args) == 5:
+        if is_access and isinstance(record.args, tuple) and len(record.args) == 5:
             return self._access_line(record, *record.args)
         time_text, level = _time_text(record.created, self.use_colors), ""
         if record.levelno != logging.INFO:
             name = record.levelname
             level = f"{colour_level(name, record.levelno) if self.use_colors else name}  "
-        return f"{time_text}  {level}{self._message(record)}"
+        request_id = shown_request_id(record)
+        shown_id = f"[{request_id}]  " if request_id else ""
+        if self.use_colors:
+            shown_id = _dim(shown_id)
+        return f"{time_text}  {level}{shown_id}{self._message(record)}"
 
     def _access_line(self, record: logging.LogRecord, *args: object) -> str:
         _, method, full_path, _, status = args

@@ -1,9 +1,9 @@
 """The application's own ``prometheus_client`` metrics: their values are kept in a registry of ours.
 
-``prometheus_client`` keeps each number in an object of ``values.ValueClass``; its own mode for several processes
-puts a class there whose numbers stand in files. Ours puts one there whose numbers stand in the registry's store,
-where whoever merges the figures of all workers finds them. ``generate_latest`` goes on working, with the numbers
-of its process. Nothing of ``prometheus_client`` is imported unless the application does it.
+``prometheus_client`` keeps each number in an object of ``values.ValueClass``; its own mode for several
+processes puts a class there whose numbers stand in files. Those of ours stand in the registry's store,
+where whoever merges the figures of all workers finds them. ``generate_latest`` goes on working, with the
+numbers of its process. Nothing of ``prometheus_client`` is imported unless the application does it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,28 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import logging
-import os
+import math
 import sys
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from headrace.telemetry.metrics import loop, process, server, websocket
-from headrace.telemetry.metrics.collectors import copy_collected
+from headrace.telemetry.metrics.collectors import Collectors
 from headrace.telemetry.metrics.family import Family, Kind, Merge, legal_name
 from headrace.telemetry.metrics.presets import choose_preset
 from headrace.telemetry.metrics.registry import DROPPED, Registry
+from headrace.telemetry.metrics.series import Sample
 
 MODULE = "prometheus_client.values"
 
-MULTIPROCESS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+_OWN = (
+    DROPPED, server.CONNECTIONS, server.SHED, server.LIMITED, websocket.SESSIONS, websocket.MESSAGES,
+    websocket.CLOSES, websocket.DURATION, *process.FAMILIES, *loop.FAMILIES,
+)  # fmt: skip
+"""Metrics of headrace's that no preset renames."""
 
-_KINDS = {kind.value: kind for kind in Kind}
 _logger = logging.getLogger("uvicorn.error")
 
 
@@ -41,30 +46,42 @@ class Bridge:
     """
 
     def __init__(self, registry: Registry, reserved: Collection[str] = ()) -> None:
-        self.registry = registry
-        self.reserved = frozenset(reserved)
-        self._private: type[Any] = object
+        self._registry = registry
+        self._reserved = frozenset(reserved)
+        self._private: Any = None
         self._warned: set[str] = set()
+        self._collectors = Collectors(registry, self._reserved)
 
     def install(self) -> None:
         """Be there when ``prometheus_client`` is imported; what it has already is taken over."""
         module = sys.modules.get(MODULE)
-        if module is not None:
-            self._take_over(module)
-        elif not any(isinstance(finder, _Hook) for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Hook())
+        if module is None:
+            sys.meta_path.insert(0, _Hook(self))
+        elif self.enter(module):
+            # Some are there already: the application was made before it was handed to us.
+            _renew_all(module)
 
-    def adopt(self, module: ModuleType) -> None:
-        """Put our class into ``prometheus_client.values``, unless its own mode for several processes is on."""
+    def use(self, registry: Registry, reserved: Collection[str]) -> None:
+        """Go on in another registry, with the numbers there are."""
+        if registry is self._registry:
+            return
+        self._registry, self._reserved = registry, frozenset(reserved)
+        self._collectors = Collectors(registry, self._reserved)
+        if self._private is not None:
+            _renew_all(sys.modules[MODULE])
+
+    def enter(self, module: ModuleType) -> bool:
+        """Take the place of the class in ``prometheus_client.values``, unless its own mode for several
+        processes is on; gives whether it is so."""
         if module.ValueClass is not module.MutexValue:
             _logger.warning(
-                "The application's prometheus_client metrics stay in the folder of %s, and are not on headrace's "
-                "page; without that variable they are.",
-                MULTIPROCESS_VARIABLES[0],
+                "PROMETHEUS_MULTIPROC_DIR is set: the application's prometheus_client metrics are written "
+                "there, and are not on headrace's page."
             )
-            return
+            return False
         self._private = module.MutexValue
         module.ValueClass = self.value  # type: ignore[attr-defined]
+        return True
 
     def value(
         self,
@@ -85,24 +102,22 @@ class Bridge:
         if part == "_bucket":
             part, labels, values = f"le={values[-1]}", labels[:-1], values[:-1]
         try:
-            if metric_name in self.reserved:
-                raise ValueError("it is the name of one of headrace's")
-            merge = Merge(multiprocess_mode) if kind == "gauge" else Merge.SUM
+            if metric_name in self._reserved:
+                raise ValueError("headrace has one of that name itself")
+            merge = Merge(multiprocess_mode) if kind == Kind.GAUGE else Merge.SUM
+            names = tuple(legal_name(label).replace(":", "_") for label in labels)
             family = Family(
-                legal_name(metric_name),
-                _KINDS[kind],
-                help_text,
-                tuple(label.replace(":", "_") for label in map(legal_name, labels)),
-                merge=merge,
-                in_samples=True,
+                legal_name(metric_name), Kind(kind), help_text, names, merge=merge, in_samples=True
             )
-            sample = self.registry.samples(family).labels(part, *values)
-        except (ValueError, KeyError) as error:
+            sample = self._registry.samples(family).labels(part, *values)
+        except ValueError as error:
             self._warn(metric_name, error)
-            return self._private(
-                kind, metric_name, name, label_names, label_values, help_text, **others
-            )
-        return Value(sample)
+            return self._private(kind, metric_name, name, label_names, label_values, help_text, **others)
+        return GaugeValue(sample) if kind == Kind.GAUGE else Value(sample)
+
+    async def refresh(self, timeout_s: float) -> bool:
+        """Ask what has no values; see ``Collectors.refresh``."""
+        return self._private is not None and await self._collectors.refresh(timeout_s)
 
     def _warn(self, name: str, error: Exception) -> None:
         if name not in self._warned:
@@ -111,8 +126,162 @@ class Bridge:
                 "The application's metric %.80s is not on headrace's page: %s.", name, str(error).rstrip(".")
             )
 
-    def _take_over(self, module: ModuleType) -> None:
-        self.adopt(module)
-        if module.ValueClass == self.value:
-            for metric in _metrics_of(sys.modules["prometheus_client"]):
-                _renew_values(metric, (module.MutexValue, Value))
+
+class Value:
+    """One number, as ``prometheus_client`` uses it.
+
+    Args:
+        sample: where it stands.
+    """
+
+    __slots__ = ("_exemplar", "_sample", "inc")
+
+    _multiprocess = False
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+        self._exemplar: Any = None
+        self.inc = sample.inc
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Replace it; ``timestamp`` is Unix time."""
+        self._sample.set(value, timestamp)
+
+    def get(self) -> float:
+        """The number."""
+        return self._sample.get()
+
+    def set_exemplar(self, exemplar: Any) -> None:
+        """Keep it for ``generate_latest``; the page of all workers has none of the application's."""
+        self._exemplar = exemplar
+
+    def get_exemplar(self) -> Any:
+        """The latest."""
+        return self._exemplar
+
+
+class GaugeValue(Value):
+    """The number of a gauge. With its user it goes from the page: the application has removed the series.
+
+    What a counter or a histogram has counted stays, as a counter must not fall.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, sample: Sample) -> None:
+        super().__init__(sample)
+        if math.isnan(sample.get()):
+            # It was removed, and is back.
+            sample.set(0.0)
+
+    def __del__(self) -> None:
+        # At the end of the process everything is removed, and the last figures may be wanted still.
+        if not sys.is_finalizing():
+            # Not by ``set``: it may be the collector of garbage that calls, and who holds that lock.
+            self._sample.values[0] = math.nan
+
+
+_installed: list[Bridge] = []
+
+
+def install_bridge(registry: Registry, preset: str) -> None:
+    """Keep the application's ``prometheus_client`` metrics in a registry, from now on.
+
+    Best before the application is imported. What it has declared by then in ``prometheus_client.REGISTRY`` is
+    taken over all the same. Again with another registry moves them there.
+
+    Args:
+        registry: for the numbers.
+        preset: of ``presets.PRESETS``: its names are not the application's to use.
+    """
+    reserved = headrace_names(preset)
+    if _installed:
+        _installed[0].use(registry, reserved)
+    else:
+        _installed.append(Bridge(registry, reserved))
+        _installed[0].install()
+
+
+async def refresh_collected(timeout_s: float) -> bool:
+    """Have the figures of the application's collectors as they are now; see ``Collectors.refresh``.
+
+    Args:
+        timeout_s: comes back after so long; who is late is shown on the next page.
+    """
+    return bool(_installed) and await _installed[0].refresh(timeout_s)
+
+
+def headrace_names(preset: str) -> frozenset[str]:
+    """Names of metrics that are headrace's own."""
+    chosen = choose_preset(preset)
+    http = [chosen.in_flight, *(row.family for row in chosen.rows)]
+    return frozenset(family.name for family in (*http, *_OWN))
+
+
+class _Hook(importlib.abc.MetaPathFinder):
+    """Lets a bridge in when ``prometheus_client.values`` has been executed, and nobody has used it."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find the module as it would be found without us, once."""
+        if name != MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self._bridge)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """A module's loader, and what follows it."""
+
+    def __init__(self, loader: importlib.abc.Loader, bridge: Bridge) -> None:
+        self._loader = loader
+        self._bridge = bridge
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """As the module's own loader does."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module, and let the bridge in."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._bridge.enter(module)
+
+
+def _renew_all(module: ModuleType) -> None:
+    """Have all metrics of ``prometheus_client.REGISTRY`` make their values anew, and keep the numbers."""
+    registry = sys.modules["prometheus_client.registry"].REGISTRY
+    for collector in list(registry._collector_to_names):
+        if getattr(collector, "_type", None) in list(Kind):
+            for metric in (collector, *getattr(collector, "_metrics", {}).values()):
+                _renew(metric, (module.MutexValue, Value))
+
+
+def _renew(metric: Any, types: tuple[type, ...]) -> None:
+    before = {
+        name: list(_values_in(metric, name, types)) for name in ("_value", "_sum", "_count", "_buckets")
+    }
+    if not any(before.values()):
+        return  # its children have them
+    created = vars(metric).get("_created")
+    metric._metric_init()
+    if created is not None:
+        metric._created = created
+    for name, values in before.items():
+        for old, new in zip(values, _values_in(metric, name, types), strict=True):
+            new.set(old.get(), timestamp=time.time())
+
+
+def _values_in(metric: Any, name: str, types: tuple[type, ...]) -> Iterator[Any]:
+    found = vars(metric).get(name)
+    values: Iterable[Any] = found if isinstance(found, list) else (found,)
+    return (value for value in values if isinstance(value, types))

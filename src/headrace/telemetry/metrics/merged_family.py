@@ -62,10 +62,12 @@ class MergedSeries:
         self.parts: list[Part] = []
 
     def values(self, how: Merge) -> Values:
-        """The numbers of base and processes together."""
+        """The numbers of base and processes together; nothing when all processes have removed it."""
         found: Values | None = self.base
         for part in self.parts:
             values = part.values()
+            if values[0] != values[0]:  # NaN: its process has removed it
+                continue
             found = values if found is None else _COMBINE[how](found, values)
         return found or ()
 
@@ -80,8 +82,8 @@ class MergedSeries:
 
     def fold(self, part: Part, merge: Merge) -> bool:
         """A process has ended: keep its numbers, or let them go; False when nothing is left of the series."""
-        if not merge.is_live:
-            values = part.values()
+        values = part.values()
+        if not merge.is_live and values[0] == values[0]:
             self.base = values if self.base is None else _COMBINE[merge.how](self.base, values)
             self.base_exemplar = self.exemplar()
         self.parts.remove(part)

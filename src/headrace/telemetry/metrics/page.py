@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
+from headrace.telemetry.metrics.bridge import refresh_collected
 from headrace.telemetry.metrics.exposition import Format, render
 from headrace.telemetry.metrics.merge import Merged
 from headrace.telemetry.metrics.registry import process_registry
 from headrace.telemetry.metrics.store import Store
+
+COLLECT_S = 0.25
+"""How long a page waits for the application's own collectors. Who is late is on the next page."""
 
 _GZIP_WINDOW = 31
 """zlib's word for gzip's framing (RFC 1952) at the full window."""
@@ -41,10 +45,12 @@ class MergedPages:
 
     Args:
         merged: gives the books.
+        refresh: awaited before each page, to have figures written that are looked up and not counted.
     """
 
-    def __init__(self, merged: Callable[[], Merged]) -> None:
+    def __init__(self, merged: Callable[[], Merged], refresh: Callable[[], Awaitable[object]]) -> None:
         self._merged = merged
+        self._refresh = refresh
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def page(self, kind: PageKind) -> bytes:
@@ -64,6 +70,7 @@ class MergedPages:
     async def _make(self, kind: PageKind) -> bytes:
         async with self._lock:
             del self._next[kind]
+            await self._refresh()
             compressor = zlib.compressobj(_FASTEST, zlib.DEFLATED, _GZIP_WINDOW)
             parts = []
             for piece in render(self._merged(), kind.format):
@@ -94,9 +101,9 @@ _processes_own: list[Pages] = []
 
 
 def process_pages() -> Pages:
-    """Whoever gives the page in this process: as ``use_pages`` said, else made of the process's own registry."""
+    """Whoever gives the page in this process: as ``use_pages`` said, else made of its own registry."""
     if not _processes_own:
-        _processes_own.append(MergedPages(_OwnBooks()))
+        _processes_own.append(MergedPages(_OwnBooks(), lambda: refresh_collected(COLLECT_S)))
     return _processes_own[0]
 
 

@@ -1,8 +1,8 @@
 """What a process takes of its machine: memory, CPU time, descriptors, threads, collections of garbage.
 
-Names are those of Prometheus' own clients, so that their dashboards work. Each figure has the label ``worker``,
-the small number of the worker's place, which the next worker in that place goes on with; ``sum by (instance)``
-gives the whole.
+Names are those of Prometheus' own clients, so that their dashboards work. Each figure has the label
+``worker``, the small number of the worker's place, which the next worker in that place goes on with;
+``sum by (instance)`` gives the whole.
 """
 
 from __future__ import annotations

@@ -106,10 +106,10 @@ class SpanEncoder:
                 content.append(attribute(_ATTRIBUTE, "headrace.websocket.close_code", span.close_code))
         else:
             content.append(self._told_otherwise(span, exchange))
-        if error is not None:
-            content.append(_event("exception", finished_ns, exception_facts(error), 0))
         if span.own_attributes is not None or span.events or span.links:
             content.append(_own_parts(span))
+        if error is not None:
+            content.append(_event("exception", finished_ns, exception_facts(error), 0))
         return field(_SPAN, b"".join(content))
 
     def _is_plain(self, span: ServerSpan) -> bool:

@@ -78,5 +78,6 @@ def otlp_protocol(environ: Mapping[str, str]) -> str:
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):
+        # Not even what it lies in is there; or it stands for a module that was taken out.
         return False

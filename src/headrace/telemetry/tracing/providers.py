@@ -102,7 +102,12 @@ def flush_provider(provider: object, deadline_s: float, closes: bool) -> bool:
     if end is None:
         return True
     thread = threading.Thread(target=end, name="headrace-tracing-end", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        # At the interpreter's end there are no new threads, from Python 3.12 on.
+        end()
+        return True
     thread.join(deadline_s)
     return not thread.is_alive()
 
