@@ -10,6 +10,7 @@ from headrace.asgi.http import OwnFields
 from headrace.config import Config
 from headrace.config.rules import proxy_fields
 from headrace.middleware.metrics import Metrics
+from headrace.middleware.metrics_page import expose_pages
 from headrace.middleware.proxy_headers import Field, ProxyHeaders
 from headrace.middleware.request_id import RequestID
 from headrace.middleware.tracing import Tracing
@@ -65,6 +66,10 @@ def _websocket_limit(config: Config, observation: Observation, app: ASGIApplicat
     return layer
 
 
+def _mounts(_: Config, __: Observation, app: ASGIApplication) -> ASGIApplication:
+    return expose_pages(app)
+
+
 LAYERS = (
     Layer("proxy_headers", lambda config: config.proxy.proxy_headers, _proxy_headers),
     # Outside of the request id, which is the trace's where nothing else says one.
@@ -79,6 +84,7 @@ LAYERS = (
         _websocket_limit,
         ("websocket",),
     ),
+    Layer("mounts", lambda config: config.stack.has("metrics"), _mounts, ("http",)),
 )
 """Outermost first."""
 
