@@ -64,7 +64,7 @@ class Observation:
             self.http = HTTPMetrics(
                 self.registry, preset=stack.metrics_preset, buckets=metrics_buckets(config)
             )
-        if stack.has("request_id") or stack.has("tracing") or config.log.log_config is not None:
+        if stack.has("request_id") or stack.has("tracing"):
             # Before the application makes loggers of its own.
             self._detach = attach_context(current_ids if stack.has("tracing") else None)
         sentence = missing_sentence(os.environ) if stack.tracing else None
