@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interop": LEAF,
     "django": EVERYONE,
     "quart": EVERYONE,
+    "metrics": LEAF | {"middleware"},
     "admin": LEAF | {"net", "config"},
     "net": EVERYONE | {"config"},
     "deploy": EVERYONE | {"config"},

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 from headrace.telemetry.metrics.exposition import choose_format
 from headrace.telemetry.metrics.page import PageKind, process_pages, wants_gzip
+from headrace.telemetry.route import mounted_at
 from headrace.types import ASGIApplication, Headers, Receive, Scope, Send
 
 _PLAIN = b"text/plain; charset=utf-8"
-
-_logger = logging.getLogger("uvicorn.error")
 
 
 class MetricsPage:
     """Answers GET with the figures of all workers; nothing is remembered between two requests.
 
     In a worker of headrace the supervisor makes the page, elsewhere it is that of the process's own registry.
+
+    Attributes:
+        is_any: one has been made in this process.
     """
+
+    is_any: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        MetricsPage.is_any = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever its path."""
@@ -70,31 +75,29 @@ class MountedPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on one connection."""
-        if scope["type"] == "http" and self._is_page(scope["path"], scope.get("root_path", "")):
-            # A copy: the log shows what was asked.
-            raw_path = scope.get("raw_path") or scope["path"].encode()
-            scope = {**scope, "path": scope["path"] + "/", "raw_path": raw_path + b"/"}
+        if scope["type"] == "http":
+            path = _path_below_root(scope)
+            if path in self._paths:
+                scope["headrace.route"] = path
+                # A copy: the log shows what was asked.
+                raw_path = scope.get("raw_path") or scope["path"].encode()
+                scope = {**scope, "path": f"{scope['path']}/", "raw_path": raw_path + b"/"}
         await self._app(scope, receive, send)
 
-    def _is_page(self, path: str, root_path: str) -> bool:
-        if path in self._paths:
-            return True
-        return bool(root_path) and path.startswith(f"{root_path}/") and path[len(root_path) :] in self._paths
+
+def _path_below_root(scope: Scope) -> str:
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    return path[len(root_path) :] if root_path and path.startswith(f"{root_path}/") else path
 
 
 def expose_pages(app: ASGIApplication) -> ASGIApplication:
-    """Put a ``MountedPage`` around an application that has mounted the page; else it stays as it is."""
-    paths = frozenset(_paths_in(app, ""))
+    """Put a ``MountedPage`` around an application that has mounted the page; else it stays as it is.
+
+    Args:
+        app: after its start-up.
+    """
+    if not MetricsPage.is_any:
+        return app
+    paths = frozenset(mounted_at(app, MetricsPage))
     return MountedPage(app, paths) if paths else app
-
-
-def _paths_in(app: Any, prefix: str) -> Iterator[str]:
-    for route in getattr(app, "routes", None) or ():
-        path, inner = getattr(route, "path", None), getattr(route, "app", None)
-        if not isinstance(path, str) or "{" in path:
-            continue
-        if isinstance(inner, MetricsPage):
-            if hasattr(route, "routes"):  # a mount: a plain route has its very path
-                yield prefix + path
-        elif inner is not None:
-            yield from _paths_in(inner, prefix + path)

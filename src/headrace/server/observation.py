@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,6 +25,15 @@ from headrace.types import ASGIApplication
 
 if TYPE_CHECKING:
     from headrace.telemetry.tracing.tracer import RequestTracer
+
+
+CLOSE_S = 5.0
+"""How long the last spans may take when the server stops; a collector may be away."""
+
+RELOAD_CLOSE_S = 0.5
+"""The same where somebody waits for the next version of what he has just saved."""
+
+_logger = logging.getLogger("uvicorn.error")
 
 
 class Observation:
@@ -71,15 +82,23 @@ class Observation:
         if sentence is not None:
             raise ConfigError(sentence)
 
-    def begin(self, application: ASGIApplication) -> None:
+    def begin(self, application: ASGIApplication, name: str) -> None:
         """The application has started.
+
+        Args:
+            application: as it was imported.
+            name: what it was found as, ``main:app``.
 
         Raises:
             ConfigError: an OTEL_* variable asks for what cannot be had.
         """
-        stack = self._config.stack
-        if wants_tracing(stack.tracing, stack.stack, os.environ):
-            self.tracer = start_tracing(application, worker=self.worker_id)
+        if self._is_traced():
+            self.tracer = start_tracing(
+                application,
+                service_name=name.partition(":")[0],
+                worker=self.worker_id,
+                close_s=RELOAD_CLOSE_S if self._config.process.reload else CLOSE_S,
+            )
         if self.consumers():
             learn_routes(application)
 
@@ -94,13 +113,24 @@ class Observation:
             consumers.append(self.tracer.consumer)
         return tuple(consumers)
 
-    def close(self) -> None:
-        """Write what waits, and send the last spans."""
-        tracer = None if self.tracer is None else self.tracer.consumer
-        for consumer in (self._access_log, self.http, tracer):
+    async def close(self) -> None:
+        """Write what waits, and send the last spans, which may take ``CLOSE_S``."""
+        for consumer in (self._access_log, self.http):
             if consumer is not None:
                 consumer.close()
+        if self.tracer is not None:
+            # The loop goes on: somebody may ask whether it lives.
+            await asyncio.to_thread(self.tracer.consumer.close)
         self._detach()
+
+    def _is_traced(self) -> bool:
+        stack = self._config.stack
+        if not wants_tracing(stack.tracing, stack.stack, os.environ):
+            return False
+        sentence = None if stack.tracing else missing_sentence(os.environ)
+        if sentence is not None:
+            _logger.warning("Requests are not traced. %s", sentence)
+        return sentence is None
 
 
 def _access_log(config: Config, worker_id: int | None) -> AccessLog | None:

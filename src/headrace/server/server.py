@@ -239,7 +239,7 @@ class Server:
         try:
             if self._seat is not None:
                 sockets = self._seat.sockets
-            await self._listen(application, observation, lifespan, context, sockets)
+            await self._listen(application, found.name, observation, lifespan, context, sockets)
         except BaseException:
             await lifespan.shutdown()
             raise
@@ -271,7 +271,7 @@ class Server:
         assert self._observation is not None
         assert self._metrics is not None
         self._metrics.stop()
-        self._observation.close()
+        await self._observation.close()
         _logger.info("Finished server process [%d]", os.getpid())
 
     # Within
@@ -315,6 +315,7 @@ class Server:
     async def _listen(
         self,
         application: ASGIApplication,
+        name: str,
         observation: Observation,
         lifespan: Lifespan,
         context: contextvars.Context,
@@ -322,7 +323,7 @@ class Server:
     ) -> None:
         config = self.config
         tls = self._tls
-        observation.begin(application)
+        observation.begin(application, name)
         stack = build_stack(config, application, observation)
         turn = Turn(asyncio.get_running_loop(), context)
         slot = None if self._seat is None else self._seat.board_slot

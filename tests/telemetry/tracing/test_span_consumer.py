@@ -130,9 +130,15 @@ def test_what_could_not_be_sent_is_said(
     assert "Spans were not sent" in caplog.text
 
 
+def living_spans() -> int:
+    gc.collect()
+    return sum(type(thing) is ServerSpan for thing in gc.get_objects())
+
+
 def test_ten_thousand_clients_that_leave() -> None:
     """Cancelled in the middle, told of as 499, or never told of at all: no span stays, none is open."""
     memory = Memory()
+    before = living_spans()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.Event().wait()
@@ -159,5 +165,4 @@ def test_ten_thousand_clients_that_leave() -> None:
     assert len(memory.tracer.consumer) == 0
     assert len(memory.exporter.get_finished_spans()) == 9_000
     memory.exporter.clear()
-    gc.collect()
-    assert not [thing for thing in gc.get_objects() if type(thing) is ServerSpan]
+    assert living_spans() <= before
