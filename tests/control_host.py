@@ -17,6 +17,7 @@ from headrace.admin.listeners import bind_admin
 from headrace.config.options import AdminOptions
 from headrace.server.loops import loop_factory
 from headrace.server.plain_server import PlainServer
+from headrace.telemetry.metrics.page import PageKind
 from live import PATIENCE_S, Client
 
 
@@ -27,11 +28,13 @@ class FakeControls:
         calls: what it has been asked to do.
         failure: raised by ``reload``, ``restart`` and ``scale``, behind the wait for ``go`` when ``waits``.
         go: what these wait for when ``waits``.
+        page: of metrics.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.is_up = True
+        self.page: bytes | None = b"up 1\n"
         self.failure: Exception | None = None
         self.waits = False
         self.go = asyncio.Event()
@@ -55,6 +58,10 @@ class FakeControls:
 
     def options(self) -> dict[str, dict[str, Any]]:
         return {"app": {"value": FakeControls, "source": "APP"}, "port": {"value": 80, "source": "--port"}}
+
+    async def metrics(self, kind: PageKind) -> bytes | None:
+        self.calls.append(("metrics", kind))
+        return self.page
 
     async def reload(self) -> None:
         await self._do("reload", None)

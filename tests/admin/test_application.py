@@ -10,11 +10,13 @@ import pytest
 
 from control_host import FakeControls, PlainHost
 from headrace.errors import ControlRefused, WorkerError
+from headrace.telemetry.metrics.exposition import Format
+from headrace.telemetry.metrics.page import PageKind
 from live import Client, Records, Response, eventually
 
 Host = Callable[..., PlainHost]
 
-GETS = ("/api/status", "/api/workers", "/api/config")
+GETS = ("/api/status", "/api/workers", "/api/config", "/metrics", "/metrics/")
 POSTS = ("/api/reload", "/api/workers/2/restart", "/api/scale?workers=3", "/api/stop")
 
 
@@ -166,8 +168,45 @@ class TestWaiting:
         assert len(error_log.lines()) == lines
 
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class TestMetrics:
+    @pytest.mark.parametrize("target", ["/metrics", "/metrics/"])
+    def test_page(self, host: Host, controls: FakeControls, target: str) -> None:
+        response = ask(host().connect(), target)
+        assert (response.status, response.body) == (200, b"up 1\n")
+        assert response.get("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+        assert response.get("vary") == "accept, accept-encoding"
+        assert response.get("content-encoding") is None
+        assert controls.calls == [("metrics", PageKind(Format.TEXT, False))]
+
+    def test_what_prometheus_asks_for(self, host: Host, controls: FakeControls) -> None:
+        fields = [
+            "accept: application/openmetrics-text;version=1.0.0;q=0.5,"
+            "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "accept-encoding: gzip",
+            "authorization: Bearer secret",
+        ]
+        response = ask(host("secret").connect(), "/metrics", headers=fields)
+        assert (response.status, response.get("content-type")) == (200, OPENMETRICS)
+        assert response.get("content-encoding") == "gzip"
+        assert controls.calls == [("metrics", PageKind(Format.OPENMETRICS, True))]
+
+    def test_fields_of_one_name_count_together(self, host: Host, controls: FakeControls) -> None:
+        fields = ["accept: text/plain;q=0.1", "accept: application/openmetrics-text", "accept-encoding: br"]
+        ask(host().connect(), "/metrics", headers=[*fields, "accept-encoding: gzip;q=0.5"])
+        assert controls.calls == [("metrics", PageKind(Format.OPENMETRICS, True))]
+
+    def test_none_are_kept(self, host: Host, controls: FakeControls) -> None:
+        controls.page = None
+        response = ask(host().connect(), "/metrics")
+        assert response.status == 404
+        assert "--metrics" in error_of(response)
+
+
 class TestWhatIsNotThere:
-    @pytest.mark.parametrize("target", ["/", "/api", "/api/status/", "/livez/x", "/metrics", "/%61pi/x"])
+    @pytest.mark.parametrize("target", ["/", "/api", "/api/status/", "/livez/x", "/metrics/x", "/%61pi/x"])
     def test_404(self, host: Host, target: str) -> None:
         response = ask(host().connect(), target)
         assert response.status == 404

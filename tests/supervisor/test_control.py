@@ -24,6 +24,7 @@ from headrace.supervisor.control import (
     Lead,
     Lost,
     Message,
+    PagePiece,
     Ping,
     Pong,
     Publish,
@@ -48,7 +49,10 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
 
 def messages_of(message: Any) -> st.SearchStrategy[Message]:
     hints = get_type_hints(message)
-    return st.builds(message, **{field.name: VALUES[hints[field.name]] for field in fields(message)})
+    values = {field.name: VALUES[hints[field.name]] for field in fields(message)}
+    if message is PagePiece:
+        values["number"] = st.integers(0, 2**32 - 1)
+    return st.builds(message, **values)
 
 
 MESSAGES = st.one_of([messages_of(message) for message in CLASSES])
@@ -216,6 +220,8 @@ class TestGarbage:
             (Subscribe.kind, b'["\xff"]'),
             (Subscribe.kind, b"[" * 100_000),
             (Lost.kind, b"[" + b"9" * 10_000 + b"]"),
+            (PagePiece.kind, b""),
+            (PagePiece.kind, b"\x00\x00\x00\x01"),
             (Publish.kind, b""),
             (Publish.kind, b"\x00"),
             (Publish.kind, publish_payload(3, b"ab", b"")),

@@ -157,3 +157,41 @@ def test_default_lines_show_request_ids(spawn: Spawn) -> None:
     process.wait_exit()
     assert "ERROR:    [r-1] Exception in ASGI application\n" in process.err
     assert process.out[0].startswith("INFO:     127.0.0.1:")
+
+
+TRACED = """
+    import asyncio, logging
+    from opentelemetry import trace
+
+    log = logging.getLogger("uvicorn.error.shop")
+    tracer = trace.get_tracer("shop")
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError("no lifespan")
+        log.info("outer")
+        with tracer.start_as_current_span("inner"):
+            await asyncio.to_thread(log.info, "inner")
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+    """
+
+
+def test_lines_and_records_carry_the_trace(spawn: Spawn) -> None:
+    trace_id, parent_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    process = spawn(
+        TRACED, "--stack", "--tracing", "--log-format", "json", env={"OTEL_TRACES_EXPORTER": "none"}
+    )
+    process.connect().request(headers=[f"traceparent: 00-{trace_id}-{parent_id}-01"])
+    eventually(lambda: process.out)
+    process.signal()
+    process.wait_exit()
+    access = json.loads(process.out[0])
+    shop = [json.loads(line) for line in process.err if '"uvicorn.error.shop"' in line]
+    outer, inner = shop
+    assert {line["trace_id"] for line in (access, outer, inner)} == {trace_id}
+    # The trace's id is the request's, if the request brings no other.
+    assert {line["request_id"] for line in (access, outer, inner)} == {trace_id}
+    assert outer["span_id"] == access["span_id"] != parent_id
+    assert inner["span_id"] != outer["span_id"]
+    assert not [line for line in process.err if '"trace_id"' in line and '"uvicorn.error.shop"' not in line]

@@ -27,6 +27,8 @@ def test_modules_exist_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("uvicorn.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if not installed
+    for name in ("uvicorn.logging", "uvicorn.config"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with uvicorn_names({"X": 1}, {"Y": 2}, needed=True):
         assert importlib.import_module("uvicorn.logging").X == 1
         assert importlib.import_module("uvicorn").config.Y == 2

@@ -61,7 +61,8 @@ class AdminApplication:
         if body is None:
             return error(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        return await route.answer(Request(self._controls, match.groupdict(), query, body, self._background))
+        arguments, headers = match.groupdict(), _joined(scope["headers"])
+        return await route.answer(Request(self._controls, arguments, query, headers, body, self._background))
 
     def _refuse(self, scope: Scope) -> Answer | None:
         if self._token is None:
@@ -78,6 +79,15 @@ class AdminApplication:
             return None
         challenge += b', error="invalid_token"'
         return error(401, "The token is not the one of --admin-token.", [(b"www-authenticate", challenge)])
+
+
+def _joined(headers: Headers) -> dict[str, str]:
+    """Name to value; those of one name joined by commas (RFC 9110 §5.3)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
 async def _read_body(receive: Receive) -> bytes | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from headrace.telemetry.metrics.page import PageKind
+
 
 class Controls(Protocol):
     """A supervisor, or whatever stands in its place.
@@ -27,6 +29,9 @@ class Controls(Protocol):
 
     def options(self) -> dict[str, dict[str, Any]]:
         """Every option: key -> {"value", "source"}, secrets masked."""
+
+    async def metrics(self, kind: PageKind) -> bytes | None:
+        """The page of the figures of all workers, None when none are kept."""
 
     async def reload(self) -> None:
         """Replace every worker.

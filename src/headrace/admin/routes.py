@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from headrace.admin.answer import Answer, data, error, text
 from headrace.admin.controls import Controls
 from headrace.errors import ControlRefused, HeadraceError
+from headrace.telemetry.metrics.exposition import choose_format
+from headrace.telemetry.metrics.page import PageKind, wants_gzip
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -23,6 +25,7 @@ class Request(NamedTuple):
         controls: whom to ask.
         arguments: the parts of the path that the route's pattern names.
         query: its parameters; of several of one name the last.
+        headers: its fields; of several of one name, joined by commas.
         body: all of it.
         background: keeps what goes on behind its answer.
     """
@@ -30,6 +33,7 @@ class Request(NamedTuple):
     controls: Controls
     arguments: dict[str, str]
     query: dict[str, str]
+    headers: dict[str, str]
     body: bytes
     background: set[asyncio.Task[None]]
 
@@ -71,6 +75,19 @@ async def workers(request: Request) -> Answer:
     return data({key: whole[key] for key in ("target", "leader", "workers")})
 
 
+async def metrics(request: Request) -> Answer:
+    """The figures of all workers, for Prometheus: in the format and the coding that it takes."""
+    page_format = choose_format(request.headers.get("accept", ""))
+    is_gzipped = wants_gzip(request.headers.get("accept-encoding", ""))
+    page = await request.controls.metrics(PageKind(page_format, is_gzipped))
+    if page is None:
+        return error(404, "No metrics are kept; --metrics or --stack has them kept.")
+    fields = [(b"vary", b"accept, accept-encoding")]
+    if is_gzipped:
+        fields.append((b"content-encoding", b"gzip"))
+    return Answer(200, page, page_format.content_type.encode(), fields)
+
+
 async def config(request: Request) -> Answer:
     """Every option with its value and its place."""
     return data({"options": request.controls.options()})
@@ -107,6 +124,7 @@ async def stop(request: Request) -> Answer:
 ROUTES = (
     Route("GET", re.compile("/livez"), livez, is_open=True),
     Route("GET", re.compile("/readyz"), readyz, is_open=True),
+    Route("GET", re.compile("/metrics/?"), metrics),
     Route("GET", re.compile("/api/status"), status),
     Route("GET", re.compile("/api/workers"), workers),
     Route("GET", re.compile("/api/config"), config),

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from headrace.telemetry.metrics.exposition import choose_format
 from headrace.telemetry.metrics.page import PageKind, process_pages, wants_gzip
-from headrace.telemetry.route import mounted_at
+from headrace.telemetry.route.mounts import mounted_at
 from headrace.types import ASGIApplication, Headers, Receive, Scope, Send
 
 _PLAIN = b"text/plain; charset=utf-8"

@@ -12,22 +12,30 @@ from typing import Any, Protocol
 
 from headrace.errors import WorkerError
 from headrace.supervisor.control import (
+    Collect,
+    Collected,
     ControlError,
     Drain,
     DumpStacks,
     Failed,
     Force,
     Lead,
+    Lost,
+    PageAsked,
     Ping,
     Pong,
+    Publish,
     Ready,
     Retire,
     Stacks,
     Start,
+    Subscribe,
+    Unsubscribe,
     decode,
 )
 from headrace.supervisor.pipe import ControlPipe
 from headrace.supervisor.process import Spawned, end_words
+from headrace.telemetry.metrics.store import Store
 
 REAP_S = 2.0
 """How long a process may live on when its pipe has ended."""
@@ -35,8 +43,8 @@ REAP_S = 2.0
 LAST_WORDS_S = 0.5
 """How long the pipe of a process that has ended is read for."""
 
-_HIGHEST_CONTROL_KIND = Stacks.kind
-"""Kinds above it are the backplane's."""
+_BACKPLANE = frozenset(message.kind for message in (Subscribe, Unsubscribe, Lost, Publish))
+"""Kinds of messages that are passed on."""
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -56,6 +64,9 @@ class Owner(Protocol):
     def on_retire(self, child: Child, reason: str) -> None:
         """The child asks to be replaced."""
 
+    def on_page_asked(self, child: Child, asked: PageAsked) -> None:
+        """The child wants the page of metrics."""
+
     def on_backplane(self, child: Child, frames: list[tuple[int, bytes]]) -> None:
         """Messages that are not for the supervisor."""
 
@@ -69,6 +80,7 @@ class Child:
     Attributes:
         worker_id: small and reused.
         pipe: the control pipe.
+        metrics: the store that it writes its figures into; None without metrics.
         born_s: when it was spawned, by the monotonic clock.
         ready: done when it accepts; with a ``WorkerError`` when it ended before.
         gone: done when the process has ended, with the exit code.
@@ -79,9 +91,10 @@ class Child:
         application_traceback: of the fault that it could not start for.
     """
 
-    def __init__(self, worker_id: int, spawned: Spawned, owner: Owner) -> None:
+    def __init__(self, worker_id: int, spawned: Spawned, owner: Owner, metrics: Store | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.worker_id = worker_id
+        self.metrics = metrics
         self.process = spawned.process
         self._spawned = spawned
         self._owner = owner
@@ -96,6 +109,8 @@ class Child:
         self.asked_s = -1.0
         self.is_condemned = False
         self.application_traceback = ""
+        self._has_collectors = True  # as far as is known
+        self._collecting: asyncio.Future[None] | None = None
         self._failure = ""
         self._code: int | None = None
         # Nobody may be waiting when it fails.
@@ -169,12 +184,25 @@ class Child:
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         return self.stacks.result() if self.stacks.done() else None
 
+    def ask_to_collect(self) -> asyncio.Future[None] | None:
+        """Have the application's own collectors asked.
+
+        Returns:
+            Done when it is; None when it is not worth waiting for: there are none, or the last time has not
+            been answered yet.
+        """
+        if self._collecting is not None or self.state is not State.READY:
+            return None
+        self._collecting = asyncio.get_running_loop().create_future()
+        self.pipe.send(Collect())
+        return self._collecting if self._has_collectors else None
+
     # What it says
 
     def _on_frames(self, frames: list[tuple[int, bytes]]) -> None:
         backplane = []
         for kind, payload in frames:
-            if kind > _HIGHEST_CONTROL_KIND:
+            if kind in _BACKPLANE:
                 backplane.append((kind, payload))
                 continue
             message = decode(kind, payload)
@@ -185,6 +213,10 @@ class Child:
                 self._on_ready()
             elif isinstance(message, Retire):
                 self._owner.on_retire(self, message.reason)
+            elif isinstance(message, PageAsked):
+                self._owner.on_page_asked(self, message)
+            elif isinstance(message, Collected):
+                self._on_collected(message.is_any)
             elif isinstance(message, Failed):
                 self._failure = message.sentence
                 self.application_traceback = message.traceback
@@ -198,6 +230,12 @@ class Child:
             return
         self.state = State.READY
         self.ready.set_result(None)
+
+    def _on_collected(self, is_any: bool) -> None:
+        self._has_collectors = is_any
+        if self._collecting is not None:
+            self._collecting.set_result(None)
+            self._collecting = None
 
     def _on_lifeline(self, frames: list[tuple[int, bytes]]) -> None:
         for kind, payload in frames:
@@ -236,6 +274,7 @@ class Child:
         if not self.ready.done():
             reason = self._failure or f"{self.name} {end_words(code)} before it was ready."
             self.ready.set_exception(WorkerError(reason))
+        self._on_collected(False)
         self.gone.set_result(code)
         self._owner.on_gone(self)
 

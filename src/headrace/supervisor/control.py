@@ -2,7 +2,8 @@
 
 A frame is the payload's length (4 bytes, big endian), the message's kind (1 byte) and the payload. The
 payload of ``Publish``, as many of them pass, is the length of the channel's name (2 bytes, big endian), the
-name, and the data; that of every other message is a JSON list of its fields.
+name, and the data; that of ``PagePiece``, which may be long, is the number (4 bytes), one byte, 1 in the last
+piece and else 0, and the data; that of every other message is a JSON list of its fields.
 
 Two pipes lead to a worker. The **control pipe** is served by the event loops on both sides. The **lifeline**
 is read by a thread of the worker, so that it hears also while its loop is blocked.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import astuple, dataclass, fields
 from struct import Struct
+from struct import error as StructError
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from headrace.errors import ProtocolError
@@ -28,6 +30,7 @@ MAX_DATA_BYTES = 1_048_576
 
 _HEADER = Struct(">IB")
 _PUBLISH_HEADER = Struct(">IBH")
+_PIECE_HEADER = Struct(">I?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +202,67 @@ class Publish:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class PageAsked:
+    """From a worker: the page of all workers' metrics is wanted.
+
+    Attributes:
+        number: its answer has the same.
+        format: name of a ``telemetry.metrics.exposition.Format``.
+        is_gzipped: in gzip.
+    """
+
+    kind: ClassVar[int] = 16
+    number: int
+    format: str
+    is_gzipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PagePiece:
+    """To a worker: a part of the page it asked for; of no data at all when there is no page.
+
+    Attributes:
+        number: as it was asked by, below 2**32.
+        is_last: the page is whole.
+        data: the next bytes of it.
+    """
+
+    kind: ClassVar[int] = 17
+    number: int
+    is_last: bool
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """To a worker: have what the application's own collectors say written into the store of metrics."""
+
+    kind: ClassVar[int] = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """From a worker: it is written, as far as it could be had in time.
+
+    Attributes:
+        is_any: the application has such collectors.
+    """
+
+    kind: ClassVar[int] = 19
+    is_any: bool
+
+
 Message = (
     Start | Ready | Failed | Ping | Pong | Drain | Retire | Lead | Force | DumpStacks | Stacks
-    | Subscribe | Unsubscribe | Lost | Publish
+    | Subscribe | Unsubscribe | Lost | Publish | PageAsked | PagePiece | Collect | Collected
 )  # fmt: skip
 
 _CLASSES: dict[int, Any] = {
     message.kind: message
     for message in (
         Start, Ready, Failed, Ping, Pong, Drain, Retire, Lead, Force, DumpStacks, Stacks,
-        Subscribe, Unsubscribe, Lost,
+        Subscribe, Unsubscribe, Lost, PageAsked, Collect, Collected,
     )
 }  # fmt: skip
 
@@ -233,6 +287,8 @@ def encode(message: Message) -> bytes:
     """
     if isinstance(message, Publish):
         return encode_publish(encode_channel(message.channel), message.data)
+    if isinstance(message, PagePiece):
+        return encode_frame(message.kind, _PIECE_HEADER.pack(message.number, message.is_last) + message.data)
     payload = json.dumps(astuple(message)).encode()
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"A message of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are possible")
@@ -292,11 +348,14 @@ def decode(kind: int, payload: bytes) -> Message:
         if kind == Publish.kind:
             channel = channel_of(payload)
             return Publish(channel.decode(), payload[2 + len(channel) :])
+        if kind == PagePiece.kind:
+            number, is_last = _PIECE_HEADER.unpack_from(payload)
+            return PagePiece(number, is_last, payload[_PIECE_HEADER.size :])
         values = json.loads(payload)
         if not _is_of(values, list) or not all(map(_is_of, values, _HINTS[kind])):
             raise TypeError("fields")
         message: Message = _CLASSES[kind](*values)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, StructError) as error:
         raise ControlError(f"No message of kind {kind}: {payload[:80]!r}") from error
     return message
 

@@ -15,12 +15,16 @@ from headrace.errors import HeadraceError, WorkerError
 from headrace.server.load_board import LoadBoard
 from headrace.supervisor.blueprint import pack
 from headrace.supervisor.child import Child, State
-from headrace.supervisor.control import Start
+from headrace.supervisor.control import PageAsked, Start
 from headrace.supervisor.development_slot import DevelopmentSlot
 from headrace.supervisor.hub import Hub
+from headrace.supervisor.metrics import Books
 from headrace.supervisor.process import Spawner
+from headrace.supervisor.remote_pages import asked_kind, send_page
 from headrace.supervisor.slot import Slot
 from headrace.supervisor.watch import Watcher
+from headrace.telemetry.metrics.page import COLLECT_S, PageKind
+from headrace.telemetry.metrics.store import Store
 
 TERM_S = 2.0
 """How long a worker that still starts has after SIGTERM."""
@@ -33,6 +37,8 @@ FAILED_STARTS = 5
 RETRY_S = 10.0
 """Time between two attempts to replace a worker that asked for it."""
 MAX_WORKERS = 1_024
+COLLECT_MARGIN_S = 0.05
+"""How much longer than a worker waits for its collectors the supervisor waits for the worker."""
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -53,6 +59,7 @@ class Crew:
         target: how many workers there should be.
         slots: the places, each with the task that keeps it filled.
         leader: who leads.
+        books: the figures of all workers.
         graceful_s: how long running requests of a worker may take that is told to end; None waits for ever.
         is_running: the first start is done.
         is_stopping: nobody is brought up any more.
@@ -81,6 +88,7 @@ class Crew:
         self._children: dict[int, Child] = {}
         self._board = LoadBoard.create(MAX_WORKERS + 1) if config.process.accept == "balanced" else None
         self._hub = Hub()
+        self.books = Books(self._refresh)
         self._watcher = Watcher(config.process, config.application.app_dir) if config.process.reload else None
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -161,16 +169,26 @@ class Crew:
         return child
 
     async def _spawn(self) -> Child:
-        listeners = [sock.fileno() for sock in self._sockets]
+        inherited = [sock.fileno() for sock in self._sockets]
+        if self._board is not None:
+            inherited.append(self._board.fd)
         if self.is_stopping:
             raise WorkerError("The server stops.")
+        metrics: Store | None = None
         try:
-            spawned = await self._spawner.spawn(
-                listeners if self._board is None else [*listeners, self._board.fd]
-            )
-        except OSError as error:
-            raise WorkerError(f"No process can be started for a worker: {error}.") from error
-        child = Child(self._free_id(), spawned, self)
+            if self.config.stack.has("metrics"):
+                metrics = self.books.open()
+            spawned = await self._spawner.spawn(inherited, -1 if metrics is None else metrics.fd)
+        except BaseException as error:
+            if metrics is not None:
+                self.books.fold(metrics)
+            if isinstance(error, OSError):
+                raise WorkerError(f"No process can be started for a worker: {error}.") from error
+            raise
+        if metrics is not None:
+            # The worker has a descriptor of its own by now, and here the memory is mapped.
+            metrics.close()
+        child = Child(self._free_id(), spawned, self, metrics)
         self._children[child.worker_id] = child
         self._hub.add(child.worker_id, child.pipe)
         if self.leader is None:
@@ -234,9 +252,11 @@ class Crew:
         """One place more; ``child`` is in it already."""
         slot: Slot | DevelopmentSlot
         if self._watcher is None:
-            slot = Slot(self.bring_up, self.retire, self._on_start_failed, child)
+            slot = Slot(self.bring_up, self.retire, self._on_start_failed, self.books.count_restart, child)
         else:
-            slot = DevelopmentSlot(self.bring_up, self._end_old, self._watcher, child)
+            slot = DevelopmentSlot(
+                self.bring_up, self._end_old, self._watcher, self.books.count_restart, child
+            )
         task = asyncio.ensure_future(slot.keep())
         task.add_done_callback(self._on_slot_ended)
         self.slots[slot] = task
@@ -299,6 +319,26 @@ class Crew:
                 return
             await asyncio.sleep(RETRY_S)
 
+    def on_page_asked(self, child: Child, asked: PageAsked) -> None:
+        """The child wants the page of metrics."""
+        self.in_background(self._send_page(child, asked))
+
+    async def _send_page(self, child: Child, asked: PageAsked) -> None:
+        await send_page(child.pipe, asked.number, await self.metrics(asked_kind(asked)))
+
+    async def metrics(self, kind: PageKind) -> bytes | None:
+        """The page of all workers' figures; None when none are kept."""
+        if not self.config.stack.has("metrics"):
+            return None
+        return await self.books.page(kind, self.children(), self.target)
+
+    async def _refresh(self) -> None:
+        """Have the workers' collectors asked, and wait for them a moment."""
+        asked = [child.ask_to_collect() for child in self.children()]
+        waiting = [future for future in asked if future is not None]
+        if waiting:
+            await asyncio.wait(waiting, timeout=COLLECT_S + COLLECT_MARGIN_S)
+
     def on_backplane(self, child: Child, frames: list[tuple[int, bytes]]) -> None:
         """Messages for other workers."""
         self._hub.on_frames(child.worker_id, frames)
@@ -307,6 +347,10 @@ class Crew:
         """The process has ended."""
         del self._children[child.worker_id]
         self._hub.remove(child.worker_id)
+        if child.metrics is not None:
+            self.books.fold(child.metrics)
+            # Here and not when the child is garbage: it is a lot of memory.
+            child.metrics = None
         if self._board is not None:
             self._board.clear(child.worker_id)
         if child is self.leader:

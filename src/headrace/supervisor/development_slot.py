@@ -14,6 +14,7 @@ from pathlib import Path
 
 from headrace.errors import WorkerError
 from headrace.supervisor.child import Child
+from headrace.supervisor.metrics import end_reason
 from headrace.supervisor.process import end_words
 from headrace.supervisor.replacements import Replacements, answer
 from headrace.supervisor.watch import Watcher
@@ -30,6 +31,7 @@ class DevelopmentSlot:
         bring_up: as a ``Slot``'s.
         end: has a worker end soon, in the background.
         watcher: tells of changes.
+        on_restart: as a ``Slot``'s.
         child: ready already, for the first.
 
     Attributes:
@@ -42,11 +44,13 @@ class DevelopmentSlot:
         bring_up: Callable[[], Awaitable[Child]],
         end: Callable[[Child], None],
         watcher: Watcher,
+        on_restart: Callable[[str], None],
         child: Child | None = None,
     ) -> None:
         self._bring_up = bring_up
         self._end = end
         self._watcher = watcher
+        self._on_restart = on_restart
         self._asked = Replacements()
         self.child = child
         self.failures = 0
@@ -58,6 +62,7 @@ class DevelopmentSlot:
     def abandon(self) -> None:
         """Its worker is being ended by force."""
         self.child = None
+        self._on_restart("blocked")
         self.replace("its loop was blocked")
 
     def dismiss(self) -> None:
@@ -82,6 +87,7 @@ class DevelopmentSlot:
                     if starting is not None:
                         starting.cancel()
                     if self.child is not None:
+                        self._on_restart("reload")
                         self._end(self.child)
                         self.child = None
                     starting = asyncio.ensure_future(self._bring_up())
@@ -117,6 +123,7 @@ class DevelopmentSlot:
 
     def _on_gone(self, child: Child) -> None:
         self.child = None
+        self._on_restart(end_reason(child.gone.result()))
         _logger.error("%s %s. Waiting for a change.", child.name, end_words(child.gone.result()))
 
 

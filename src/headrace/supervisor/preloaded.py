@@ -55,8 +55,12 @@ class PreloadedSpawner:
         self._retired: list[TemplateProcess] = []
         self._lock = asyncio.Lock()
 
-    async def spawn(self, inherited: Sequence[int]) -> Spawned:
-        """Have a worker forked that has the descriptors of ``inherited``; the same ones each time.
+    async def spawn(self, inherited: Sequence[int], metrics: int = -1) -> Spawned:
+        """Have a worker forked.
+
+        Args:
+            inherited: descriptors that it has under the same numbers; the same ones each time.
+            metrics: descriptor of its own store of metrics, -1 for none; it stays the caller's.
 
         Raises:
             WorkerError: the application cannot be imported, or not in time, or the fork failed.
@@ -71,8 +75,9 @@ class PreloadedSpawner:
             control, its_control = socket.socketpair()
             lifeline, its_lifeline = socket.socketpair()
             with its_control, its_lifeline:
+                pipes = [its_control.fileno(), its_lifeline.fileno()]
                 try:
-                    process = await template.fork([its_control.fileno(), its_lifeline.fileno()])
+                    process = await template.fork(pipes if metrics < 0 else [*pipes, metrics])
                 except BaseException:
                     control.close()
                     lifeline.close()
@@ -248,7 +253,7 @@ class TemplateProcess:
             WorkerError: it cannot, or has ended.
         """
         try:
-            socket.send_fds(self._sock, [_line(fork=True)], fds)
+            socket.send_fds(self._sock, [_line(fork=len(fds))], fds)
         except OSError as error:
             raise WorkerError(f"The template of --preload cannot be asked for a worker: {error}.") from error
         forked: asyncio.Future[ForkedProcess] = self._loop.create_future()

@@ -43,8 +43,12 @@ class Spawner(Protocol):
     A reload calls ``renew``, and then ``keep`` or ``go_back``.
     """
 
-    async def spawn(self, inherited: Sequence[int]) -> Spawned:
-        """Make one that has the descriptors of ``inherited`` under the same numbers.
+    async def spawn(self, inherited: Sequence[int], metrics: int = -1) -> Spawned:
+        """Make one.
+
+        Args:
+            inherited: descriptors that every worker has, under the same numbers.
+            metrics: descriptor of its own store of metrics, -1 for none; it stays the caller's.
 
         Raises:
             OSError: the system cannot (memory, processes, descriptors).
@@ -100,14 +104,15 @@ class FreshProcess:
 class FreshSpawner:
     """Starts each worker with a fresh interpreter: nothing is shared but what is handed over."""
 
-    async def spawn(self, inherited: Sequence[int]) -> Spawned:
+    async def spawn(self, inherited: Sequence[int], metrics: int = -1) -> Spawned:
         """Start ``headrace.supervisor.worker``."""
         control, its_control = socket.socketpair()
         lifeline, its_lifeline = socket.socketpair()
         with its_control, its_lifeline:
             fds = (its_control.fileno(), its_lifeline.fileno())
+            own = fds if metrics < 0 else (*fds, metrics)
             try:
-                popen = start_interpreter("headrace.supervisor.worker", fds, (*fds, *inherited))
+                popen = start_interpreter("headrace.supervisor.worker", own, (*own, *inherited))
             except BaseException:
                 control.close()
                 lifeline.close()

@@ -11,6 +11,7 @@ from headrace.config.description import describe_options
 from headrace.errors import ControlRefused
 from headrace.server.server import Server
 from headrace.supervisor.memory import memory_bytes
+from headrace.telemetry.metrics.page import PageKind, process_pages
 from headrace.version import __version__
 
 _logger = logging.getLogger("uvicorn.error")
@@ -67,6 +68,12 @@ class SingleProcess:
     def options(self) -> dict[str, dict[str, Any]]:
         """Every option with its value and source."""
         return describe_options(self._server.config)
+
+    async def metrics(self, kind: PageKind) -> bytes | None:
+        """The page of this process's figures; None when none are kept."""
+        if not self._server.config.stack.has("metrics"):
+            return None
+        return await process_pages().page(kind)
 
     async def reload(self) -> None:
         """Refused."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from headrace.errors import WorkerError
 from headrace.supervisor.child import Child
+from headrace.supervisor.metrics import end_reason
 from headrace.supervisor.process import end_words
 from headrace.supervisor.replacements import Replacements, answer
 
@@ -32,6 +33,8 @@ class Slot:
         bring_up: starts a worker and gives it when it is ready; raises ``WorkerError`` when it is not to be.
         retire: lets a worker drain, in the background.
         on_start_failed: told of each start that failed.
+        on_restart: told why, whenever another takes the place of a worker, or is to; see
+            ``Books.count_restart``.
         child: ready already, for the first.
 
     Attributes:
@@ -44,11 +47,13 @@ class Slot:
         bring_up: Callable[[], Awaitable[Child]],
         retire: Callable[[Child], None],
         on_start_failed: Callable[[WorkerError], None],
+        on_restart: Callable[[str], None],
         child: Child | None = None,
     ) -> None:
         self._bring_up = bring_up
         self._retire = retire
         self._on_start_failed = on_start_failed
+        self._on_restart = on_restart
         self._asked = Replacements()
         self.child = child
         self.failures = 0
@@ -69,6 +74,7 @@ class Slot:
     def abandon(self) -> None:
         """Its worker is being ended by force: fill the place without waiting for that."""
         self.child = None
+        self._on_restart("blocked")
         self._asked.news.set()
 
     def dismiss(self) -> None:
@@ -142,6 +148,7 @@ class Slot:
         self.child = new
         self.failures = 0
         self._back_off_s = 0.0
+        self._on_restart(wanted[0].reason)
         answer(wanted, None)
 
     def _on_gone(self, child: Child) -> None:
@@ -149,6 +156,7 @@ class Slot:
         if child.age_s > STEADY_S:
             self._back_off_s = 0.0
         code = child.gone.result()
+        self._on_restart(end_reason(code))
         self._grow_back_off()
         _logger.error(
             "%s %s; another takes its place in %.1f s.", child.name, end_words(code), self._back_off_s

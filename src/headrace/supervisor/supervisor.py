@@ -31,6 +31,7 @@ from headrace.supervisor.development_slot import DevelopmentSlot
 from headrace.supervisor.liveness import Liveness
 from headrace.supervisor.process import Spawner
 from headrace.supervisor.slot import Slot
+from headrace.telemetry.metrics.page import PageKind
 from headrace.version import __version__
 
 _logger = logging.getLogger("uvicorn.error")
@@ -87,7 +88,8 @@ class Supervisor:
             _logger.info("Will watch for changes in these directories: %s", self._crew.watched_folders)
         _logger.info("Started parent process [%d]", os.getpid())
         with self._handle_signals():
-            watching = asyncio.ensure_future(Liveness(self._crew).watch())
+            works = (Liveness(self._crew).watch(), self._crew.books.keep())
+            watching = [asyncio.ensure_future(work) for work in works]
             try:
                 await self._start()
                 while not self._crew.is_stopping:
@@ -95,7 +97,8 @@ class Supervisor:
                     await self._news.wait()
             finally:
                 await self._stop()
-                watching.cancel()
+                for task in watching:
+                    task.cancel()
         _logger.info("Stopping parent process [%d]", os.getpid())
         if self._failure is not None:
             raise self._failure
@@ -231,6 +234,10 @@ class Supervisor:
     def options(self) -> dict[str, dict[str, Any]]:
         """Every option with its value and source."""
         return describe_options(self._crew.config)
+
+    async def metrics(self, kind: PageKind) -> bytes | None:
+        """The page of all workers' figures; None when none are kept."""
+        return await self._crew.metrics(kind)
 
     def stop(self) -> None:
         """Drain and end; asked again, without waiting for requests."""

@@ -1,6 +1,7 @@
 """The process of ``--preload``: imports the application once, and forks workers from there.
 
-In: lines of JSON from the supervisor, the two pipes of a new worker as descriptors beside them.
+In: lines of JSON from the supervisor, and beside them, as descriptors, the pipes of a new worker and its
+store of metrics.
 Out: lines of JSON: how the import went, the numbers of workers, how they ended.
 It lives as long as one of its workers, because only a parent learns how a child ended.
 """
@@ -32,9 +33,11 @@ from headrace.supervisor.blueprint import unpack
 from headrace.supervisor.lifeline import end_with_parent
 from headrace.supervisor.process_title import set_title
 from headrace.supervisor.worker import STARTUP_FAILURE, become_worker, ignore_signals
+from headrace.telemetry.metrics.bridge import install_bridge
+from headrace.telemetry.metrics.registry import Registry, process_registry, use_registry
 
-PIPES = 2
-"""Descriptors that come with each request for a worker: its control pipe and its lifeline."""
+MAX_FDS = 3
+"""Descriptors that may come with each request for a worker: its control pipe, its lifeline, its metrics."""
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -43,7 +46,7 @@ class Forked(Exception):
     """This process is a worker now; raised so that nothing of the template is left on its stack.
 
     Args:
-        fds: of the control pipe and the lifeline.
+        fds: of the control pipe, the lifeline and, with metrics, its store of them.
     """
 
     def __init__(self, fds: list[int]) -> None:
@@ -110,7 +113,7 @@ class Template:
     def _obey(self) -> None:
         for message in self._receive():
             if "fork" in message:
-                self._fork()
+                self._fork(message["fork"])
             elif "signal" in message:
                 pid, number = message["signal"]
                 # Not reaped yet, so the number is still the child's.
@@ -122,7 +125,7 @@ class Template:
 
     def _receive(self) -> Iterator[dict[str, Any]]:
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, 65_536, 4 * PIPES)
+            data, fds, _, _ = socket.recv_fds(self._sock, 65_536, 4 * MAX_FDS)
         except OSError:
             data, fds = b"", []
         self._fds += fds
@@ -130,8 +133,8 @@ class Template:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return map(json.loads, lines)
 
-    def _fork(self) -> None:
-        fds, self._fds = self._fds[:PIPES], self._fds[PIPES:]
+    def _fork(self, count: int) -> None:
+        fds, self._fds = self._fds[:count], self._fds[count:]
         flush()
         try:
             pid = os.fork()
@@ -170,6 +173,10 @@ def load(config: Config) -> Callable[..., Any]:
     """
     configure_logging(config)
     load_env_file(config.application.env_file)
+    if config.stack.has("metrics"):
+        # Of this process alone; each worker takes what stands in it by then along into its own.
+        use_registry(Registry(max_series=config.stack.metrics_max_series))
+        install_bridge(process_registry(), config.stack.metrics_preset)
     sockets = open_sockets()
     options = config.application
     found = find_application(options.app, options.app_dir)
@@ -244,11 +251,12 @@ def main() -> NoReturn:
         template.serve()
         sys.exit(0)
     except Forked as forked:
-        control, lifeline = (socket.socket(fileno=fd) for fd in forked.fds)
+        control_fd, lifeline_fd, *metrics = forked.fds
+        control, lifeline = socket.socket(fileno=control_fd), socket.socket(fileno=lifeline_fd)
     template.leave()
     for pipe in (control, lifeline):
         pipe.set_inheritable(False)
-    become_worker(control, lifeline, application)
+    become_worker(control, lifeline, metrics[0] if metrics else -1, application)
 
 
 def _sentence(error: BaseException) -> str:

@@ -27,11 +27,14 @@ from headrace.server.server import Server
 from headrace.supervisor.blueprint import unpack
 from headrace.supervisor.control import (
     HEADER_BYTES,
+    Collect,
+    Collected,
     Drain,
     Failed,
     Force,
     Lead,
     Message,
+    PagePiece,
     Ping,
     Pong,
     Ready,
@@ -45,7 +48,12 @@ from headrace.supervisor.memory import memory_bytes
 from headrace.supervisor.pipe import ControlPipe
 from headrace.supervisor.process_title import set_title
 from headrace.supervisor.relay import Relay
+from headrace.supervisor.remote_pages import RemotePages
+from headrace.supervisor.worker_registry import open_registry
 from headrace.telemetry.loop_lag import LoopLag
+from headrace.telemetry.metrics.bridge import refresh_collected
+from headrace.telemetry.metrics.page import COLLECT_S, use_pages
+from headrace.telemetry.metrics.registry import Registry
 
 STARTUP_FAILURE = 3
 
@@ -53,19 +61,23 @@ _logger = logging.getLogger("uvicorn.error")
 
 
 def main() -> NoReturn:
-    """Be a worker; the arguments are the descriptors of its control pipe and its lifeline."""
-    control, lifeline = (socket.socket(fileno=int(argument)) for argument in sys.argv[1:3])
+    """Be a worker; the arguments are descriptors: control pipe, lifeline and, with metrics, their store."""
+    control_fd, lifeline_fd, *metrics = map(int, sys.argv[1:])
+    control, lifeline = socket.socket(fileno=control_fd), socket.socket(fileno=lifeline_fd)
     for sock in (control, lifeline):
         sock.set_inheritable(False)
     end_with_parent(os.getppid())
-    become_worker(control, lifeline)
+    become_worker(control, lifeline, metrics[0] if metrics else -1)
 
 
-def become_worker(control: socket.socket, lifeline: socket.socket, application: Any = None) -> NoReturn:
+def become_worker(
+    control: socket.socket, lifeline: socket.socket, metrics: int, application: Any = None
+) -> NoReturn:
     """Serve until told to end; does not come back.
 
     Args:
         control, lifeline: this process's ends, blocking.
+        metrics: descriptor of the memory that its figures go to, -1 for none.
         application: loaded already, by a template; else it is imported.
     """
     ignore_signals()
@@ -87,7 +99,10 @@ def become_worker(control: socket.socket, lifeline: socket.socket, application: 
             options = replace(config.application, app=application, factory=False, interface="asgi3")
             config = replace(config, application=options)
         set_title(f"headrace: worker {start.worker_id} [{name}]")
-        code = Worker(start, config, control, lifeline).run()
+        registry = None
+        if metrics >= 0:
+            registry = open_registry(metrics, config.stack, is_forked=application is not None)
+        code = Worker(start, config, control, lifeline, registry).run()
     except HeadraceError as error:
         code = STARTUP_FAILURE
         _tell(control, Failed(str(error), _traceback_of(error)))
@@ -123,10 +138,19 @@ class Worker:
         start: the supervisor's first message.
         config: unpacked from it.
         control, lifeline: this process's ends.
+        metrics: keeps its figures; None without metrics.
     """
 
-    def __init__(self, start: Start, config: Config, control: socket.socket, lifeline: socket.socket) -> None:
+    def __init__(
+        self,
+        start: Start,
+        config: Config,
+        control: socket.socket,
+        lifeline: socket.socket,
+        metrics: Registry | None = None,
+    ) -> None:
         self._start = start
+        self._metrics = metrics
         self._config = config
         # A second descriptor: the first is the event loop's, and ends with it.
         self._control = control.dup()
@@ -136,6 +160,8 @@ class Worker:
         self._board: LoadBoard | None = None
         self._pipe: ControlPipe | None = None
         self._relay: Relay | None = None
+        self._pages: RemotePages | None = None
+        self._collecting: asyncio.Task[None] | None = None
         self._server: Server | None = None
         self._lag: LoopLag | None = None
         self._lifetime: asyncio.TimerHandle | None = None
@@ -168,6 +194,9 @@ class Worker:
         self._lag = LoopLag()
         self._pipe = ControlPipe(self._on_frames, self._on_orphaned)
         self._relay = Relay(self._pipe)
+        self._pages = RemotePages(self._pipe)
+        if self._metrics is not None:
+            use_pages(self._pages)
         await self._pipe.open(self._control)
         try:
             try:
@@ -193,6 +222,8 @@ class Worker:
             leadership=self._leadership,
             on_ready=self._on_ready,
             on_retire=self._on_retire,
+            worker_id=self._start.worker_id,
+            metrics=self._metrics,
         )
         server = self._server = Server(config, seat)
         with server.capture_signals((signal.SIGTERM,)):
@@ -264,6 +295,10 @@ class Worker:
             elif kind == Lead.kind:
                 assert self._leadership is not None
                 self._leadership.acquire()
+            elif kind == PagePiece.kind:
+                self._on_page_piece(decode(kind, payload))
+            elif kind == Collect.kind:
+                self._on_collect()
         self._relay.on_frames(frames)
 
     def _on_ping(self, ping: Message) -> None:
@@ -293,6 +328,19 @@ class Worker:
         assert isinstance(drain, Drain)
         assert self._server is not None
         self._server.drain(None if drain.graceful_s < 0 else drain.graceful_s, drain.is_replaced)
+
+    def _on_page_piece(self, piece: Message) -> None:
+        assert isinstance(piece, PagePiece)
+        assert self._pages is not None
+        self._pages.on_piece(piece)
+
+    def _on_collect(self) -> None:
+        task = self._collecting = asyncio.get_running_loop().create_task(self._collect())
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _collect(self) -> None:
+        assert self._pipe is not None
+        self._pipe.send(Collected(await refresh_collected(COLLECT_S)))
 
     def _on_force(self) -> None:
         assert self._server is not None

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from headrace.telemetry.metrics import loop, process, server, websocket
+from headrace.telemetry.metrics.build import BUILD
 from headrace.telemetry.metrics.collectors import Collectors
 from headrace.telemetry.metrics.family import Family, Kind, Merge, legal_name
 from headrace.telemetry.metrics.presets import choose_preset
@@ -29,7 +30,7 @@ from headrace.telemetry.metrics.series import Sample
 MODULE = "prometheus_client.values"
 
 _OWN = (
-    DROPPED, server.CONNECTIONS, server.SHED, server.LIMITED, websocket.SESSIONS, websocket.MESSAGES,
+    BUILD, DROPPED, server.CONNECTIONS, server.SHED, server.LIMITED, websocket.SESSIONS, websocket.MESSAGES,
     websocket.CLOSES, websocket.DURATION, *process.FAMILIES, *loop.FAMILIES,
 )  # fmt: skip
 """Metrics of headrace's that no preset renames."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from headrace.telemetry.metrics.bridge import refresh_collected
+from headrace.telemetry.metrics.build import declare_build
 from headrace.telemetry.metrics.exposition import Format, render
 from headrace.telemetry.metrics.merge import Merged
 from headrace.telemetry.metrics.registry import process_registry
@@ -87,12 +88,12 @@ class _OwnBooks:
 
     def __init__(self) -> None:
         self._store: Store | None = None
-        self._merged = Merged()
 
     def __call__(self) -> Merged:
         store = process_registry().store
         if store is not self._store:
             self._store, self._merged = store, Merged()
+            declare_build(self._merged.registry)
             self._merged.attach(store)
         return self._merged
 
@@ -114,11 +115,11 @@ def use_pages(pages: Pages) -> None:
 
 def wants_gzip(accept_encoding: str) -> bool:
     """Whether an ``Accept-Encoding`` field (RFC 9110 §12.5.3) takes gzip."""
+    takes = {}
     for item in accept_encoding.lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
-        if name in ("gzip", "x-gzip", "*") and not _is_refused(parameters):
-            return True
-    return False
+        takes[name] = not _is_refused(parameters)
+    return takes.get("gzip", takes.get("x-gzip", takes.get("*", False)))
 
 
 def _is_refused(parameters: list[str]) -> bool:
