@@ -10,7 +10,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
+import application_metrics
 import lifespan_state
+import log_configuration
+import middleware_cost
+import order_span
 import sse_clock
 import streamed_response
 import timing
@@ -26,6 +30,10 @@ RECIPES: tuple[Recipe, ...] = (
     streamed_response.RECIPE,
     sse_clock.RECIPE,
     which_worker.RECIPE,
+    order_span.RECIPE,
+    application_metrics.RECIPE,
+    log_configuration.RECIPE,
+    middleware_cost.RECIPE,
 )
 """A new recipe is one module and one line here."""
 

@@ -14,7 +14,7 @@ COOKBOOK = Path(__file__).parents[2] / "examples" / "cookbook"
 @pytest.fixture(scope="module")
 def cookbook() -> Iterator[HeadraceProcess]:
     """The cookbook as its README says to run it, on a free port."""
-    with HeadraceProcess("main:app", folder=COOKBOOK) as process:
+    with HeadraceProcess("main:app", "--stack", folder=COOKBOOK) as process:
         yield process
 
 

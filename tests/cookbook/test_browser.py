@@ -138,3 +138,29 @@ def test_worker_page_shows_who_answers(browser: Browser) -> None:
     assert served in {int(pid) for pid, _, _ in rows}
     assert sorted(leads for _, leads, _ in rows) == ["", "yes"]
     assert sum(int(count) for _, _, count in rows) % 24 == 0
+
+
+def test_cost_page_shows_what_was_measured(browser: Browser, cookbook: HeadraceProcess) -> None:
+    browser.open(f"{cookbook.url}/middleware-cost")
+    # A real measurement takes seconds, and has its own test.
+    browser.evaluate("""
+        window.fetch = async () => new Response(JSON.stringify({
+            figures: [{name: "nothing", cpu_us: 50}, {name: "a layer", cpu_us: 125.2}],
+            python: "3.14.0", connections: 16, requests: 320, rounds: 8,
+        }))
+    """)
+    browser.evaluate("document.querySelector('#measure').click()")
+    browser.wait_until("document.querySelector('#status').textContent === 'measured'")
+    rows = browser.evaluate("[...document.querySelectorAll('#figures li')].map((row) => row.textContent)")
+    assert rows == ["nothing50 µs 1.00 times", "a layer125 µs 2.50 times"]
+    how = browser.evaluate("document.querySelector('#how').textContent")
+    assert how.startswith(", 320 requests on 16 connections each time, in 8 rounds, of which the cheapest")
+
+
+def test_cost_page_says_that_there_are_no_figures(browser: Browser, cookbook: HeadraceProcess) -> None:
+    browser.open(f"{cookbook.url}/middleware-cost")
+    browser.evaluate("window.fetch = async () => new Response('', {status: 500})")
+    browser.evaluate("document.querySelector('#measure').click()")
+    browser.wait_until("document.querySelector('#status').dataset.state === 'closed'")
+    text = browser.evaluate("document.querySelector('#status').textContent")
+    assert text == "no figures: the server answered 500"

@@ -9,7 +9,7 @@ import pytest
 from processes import HeadraceProcess
 
 COOKBOOK = Path(__file__).parents[2] / "examples" / "cookbook"
-NOT_RECIPES = {"main.py", "index.py", "recipe.py", "key_value_store.py"}
+NOT_RECIPES = {"main.py", "index.py", "recipe.py", "key_value_store.py", "cost_measurement.py"}
 
 
 def test_index_names_every_recipe_and_every_link_works(client: httpx.Client) -> None:
@@ -24,13 +24,13 @@ def test_index_names_every_recipe_and_every_link_works(client: httpx.Client) -> 
         assert client.get(f"/{link}").status_code == 200, link
 
 
-PAGES = ("/", "/echo", "/clock", "/worker")
+PAGES = ("/", "/echo", "/clock", "/worker", "/middleware-cost")
 every_page = pytest.mark.parametrize("path", PAGES)
 
 
 def test_every_page_is_looked_at(client: httpx.Client) -> None:
     pages = {page.stem for page in COOKBOOK.glob("*.html")}
-    assert pages == {"index", "websocket_echo", "sse_clock", "which_worker"}
+    assert pages == {"index", "websocket_echo", "sse_clock", "which_worker", "middleware_cost"}
     for path in PAGES:
         page = client.get(path)
         assert page.status_code == 200
