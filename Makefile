@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 .PHONY: demo test check bench format clean
 
 demo: $(VENV)/.demo
-	cd examples/cookbook && $(abspath $(BIN))/headrace run main:app
+	cd examples/cookbook && $(abspath $(BIN))/headrace run main:app --stack
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

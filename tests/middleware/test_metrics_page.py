@@ -65,7 +65,8 @@ class TestWhereItAnswers:
         app.mount("/metrics", headrace.metrics.asgi_app())
         server = serve(app, metrics=True, root_path="/api")
         assert is_page(server.get("/metrics").body)
-        assert is_page(server.get("/api/metrics").body)
+        server = serve(app, metrics=True, root_path="/api", root_path_mode="asgi")
+        assert is_page(server.get("/metrics").body)
 
     def test_in_a_mounted_application(self, serve: Serve, make: Callable[[], Any]) -> None:
         inner = make()
@@ -104,9 +105,10 @@ def test_in_a_router_of_fastapi(serve: Serve) -> None:
     router = APIRouter()
     router.mount("/metrics", headrace.metrics.asgi_app())
     app = FastAPI()
-    app.include_router(router)
+    app.include_router(router, prefix="/v1")
     server = serve(app, metrics=True)
-    assert server.get("/metrics").status == server.get("/metrics/").status
+    # FastAPI before 0.137 passes mounts of a router over.
+    assert server.get("/v1/metrics").status == server.get("/v1/metrics/").status
 
 
 class TestAnswers:

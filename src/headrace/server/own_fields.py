@@ -42,10 +42,13 @@ def _with_request_id(name: bytes) -> OwnFields:
 
 
 def _request_id(exchange: HTTPExchange) -> bytes | None:
-    """None for a request that has come to no application, and of one that the application took away."""
+    """The id as the application left it; None where it took it away, or made something else of it."""
     state = exchange.scope.get("state")
-    request_id = None if state is None else state.get("request_id")
-    return None if request_id is None else request_id.encode("ascii")
+    request_id = state.get("request_id") if isinstance(state, dict) else None
+    # It goes out unchecked: nothing in it may end the line.
+    if type(request_id) is not str or not request_id.isascii() or not request_id.isprintable():
+        return None
+    return request_id.encode("ascii")
 
 
 def _timed(exchange: HTTPExchange, given: Iterable[Pair]) -> list[Pair]:
