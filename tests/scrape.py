@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 from pathlib import Path
+
+import pytest
 
 from headrace.telemetry.metrics.exposition import render
 from headrace.telemetry.metrics.merge import Merged
@@ -55,3 +59,12 @@ def figures_in(registry: Registry) -> Figures:
     merged = Merged()
     merged.attach(registry.store)
     return figures_of("".join(render(merged)))
+
+
+def tool(name: str) -> str:
+    """Where a program of Debian's package ``prometheus`` is; without it the test is skipped, in CI failed."""
+    path = shutil.which(name)
+    if path is None and not os.environ.get("CI"):
+        pytest.skip(f"{name} is not installed; it is in Debian's package prometheus")
+    assert path is not None, f"{name} is not installed"
+    return path

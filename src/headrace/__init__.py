@@ -51,6 +51,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: the command line starts without the server."""
+    if name == "metrics":
+        return importlib.import_module("headrace.metrics")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES.get(name, "headrace.errors")), name)

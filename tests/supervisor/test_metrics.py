@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import zlib
@@ -15,7 +14,7 @@ import pytest
 from headrace.supervisor.metrics import OTHER, REASONS, Books, end_reason
 from live import PATIENCE_S, eventually
 from load import Load
-from scrape import Figures, figures_in, figures_of, read_page, scrape, total
+from scrape import Figures, figures_in, figures_of, read_page, scrape, tool, total
 from supervised import Supervised
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are read from /proc")
@@ -211,6 +210,7 @@ class TestReplacedWorkers:
             return scrape(server, tmp_path)[f'headrace_worker_restarts_total{{reason="{reason}"}}']
 
         eventually(lambda: restarts("signal") == 1)
+        server.wait_ready(2)
         client = server.connect()
         while client.request("/").get("connection") != "close":
             pass
@@ -282,12 +282,13 @@ class TestPage:
         settings.write_text("metrics = true\n")
         server.signal(signal.SIGHUP)
         server.wait_line(r"Reloaded\.")
+        server.wait_ready(2)
         count = ask_each(server, 2)
         wait_total(server, tmp_path, DURATIONS, count)
-        eventually(lambda: scrape(server, tmp_path).get('process_open_fds{worker="0"}'))
+        assert scrape(server, tmp_path)['process_open_fds{worker="0"}'] > 0
 
     def test_promtool_accepts_it(self, supervise: Supervise, tmp_path: Path) -> None:
-        promtool = _tool("promtool")
+        promtool = tool("promtool")
         server = start(supervise, workers=2)
         ask_each(server, 2)
         page = read_page(server, tmp_path).body
@@ -360,12 +361,3 @@ def _stores_of(pid: int) -> int:
             continue  # closed meanwhile
     mapped = Path(f"/proc/{pid}/maps").read_text().count("headrace-metrics")
     return max(mapped, sum("headrace-metrics" in link for link in links))
-
-
-def _tool(name: str) -> str:
-    """Where a program of Debian's package ``prometheus`` is."""
-    path = shutil.which(name)
-    if path is None and not os.environ.get("CI"):
-        pytest.skip(f"{name} is not installed; it is in Debian's package prometheus")
-    assert path is not None, f"{name} is not installed"
-    return path

@@ -58,7 +58,6 @@ class Books:
 
     def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
         self._merged = Merged()
-        self._is_used = False
         self._pages = MergedPages(lambda: self._merged, refresh)
         registry = self._merged.registry
         self._process = ProcessMetrics(registry, SUPERVISOR)
@@ -78,7 +77,6 @@ class Books:
         """
         store = Store.create()
         self._merged.attach(store)
-        self._is_used = True
         return store
 
     def fold(self, store: Store) -> None:
@@ -97,6 +95,7 @@ class Books:
 
     async def page(self, kind: PageKind, children: Iterable[Child], target: int) -> bytes:
         """The page of all figures; see ``MergedPages``."""
+        self._process.sample()
         states = Counter("blocked" if child.is_condemned else child.state.value for child in children)
         for state in STATES:
             self._workers.labels(state).set(states[state])
@@ -104,10 +103,8 @@ class Books:
         return await self._pages.page(kind)
 
     async def keep(self) -> None:
-        """Look again and again until cancelled; nothing is done before the first store is open."""
+        """Look again and again until cancelled."""
         while True:
-            if self._is_used:
-                self._process.sample()
             pause_s = 0.0 if self._merged.look() else LOOK_S
             await asyncio.sleep(pause_s)
 

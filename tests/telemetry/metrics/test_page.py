@@ -134,7 +134,8 @@ class TestProcess:
     ("field", "is_wanted"),
     [
         ("", False), ("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.000", False),
-        ("*", True), ("identity", False), ("deflate, x-gzip", True), ("gzip;q=1", True), ("*, gzip;q=0", False),
+        ("*", True), ("identity", False), ("deflate, x-gzip", True), ("gzip;q=1", True),
+        ("*, gzip;q=0", False),
     ],
 )  # fmt: skip
 def test_accept_encoding(field: str, is_wanted: bool) -> None:

