@@ -63,6 +63,7 @@ class FakeStream:
     """Records what it is told."""
 
     def __init__(self) -> None:
+        self.stream_id = 1
         self.engine = FakeEngine()
         self.is_writable = True
         self.is_draining = False
@@ -73,7 +74,8 @@ class FakeStream:
     def flush(self) -> None:
         pass
 
-    finish = flush
+    def finish(self, exchange: Any, is_small: bool) -> None:
+        self.on_response_complete(exchange)
 
     async def wait_writable(self) -> None:
         self.told.append("waited")

@@ -71,6 +71,7 @@ class HTTPExchange:
         is_head: the method is HEAD, whatever the application makes of its scope.
         buffered_bytes: of the body, waiting for the application.
         received_bytes: of the body, so far.
+        task: that runs the application, from when it has begun.
         error: what the application raised and nobody else took.
     """
 
@@ -78,11 +79,11 @@ class HTTPExchange:
     """Whether its end is told to the consumers of ``telemetry.exchange``."""
 
     __slots__ = (
-        "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_begun",
-        "_has_body", "_is_withdrawn", "_left", "_news", "_stream", "_stream_id", "_told_to_end",
-        "_trailers", "_turn", "_waiting", "_wants_trailers", "begun_s", "buffered_bytes", "error",
-        "is_disconnected", "is_head", "own_fields", "received_bytes", "response_headers", "scope",
-        "sent_bytes", "started_s", "state", "status", "task",
+        "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
+        "_is_withdrawn", "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_turn",
+        "_waiting", "_wants_trailers", "begun_s", "buffered_bytes", "error", "is_disconnected", "is_head",
+        "own_fields", "received_bytes", "response_headers", "scope", "sent_bytes", "started_s", "state",
+        "status", "task",
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +93,7 @@ class HTTPExchange:
         self._stream = stream
         self._engine = stream.engine
         self._turn = stream.turn
-        self._stream_id = event.stream_id
+        self._stream_id = stream.stream_id
         self.scope = scope
         self._body: list[bytes] | None = None
         self.buffered_bytes = self.received_bytes = 0
@@ -105,7 +106,7 @@ class HTTPExchange:
         self._waiting = 0
         self.state = _EXPECT_START
         self._has_body = True
-        self._has_begun = self._is_withdrawn = False
+        self._is_withdrawn = False
         self._left: int | None = None
         self._wants_trailers = False
         self.is_disconnected = False
@@ -116,7 +117,7 @@ class HTTPExchange:
         self.own_fields: OwnFields | None = None
         self.response_headers: Headers | None = None
         self.error: BaseException | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
 
     # The connection's side
 
@@ -208,10 +209,10 @@ class HTTPExchange:
 
     def cancel(self, reason: str) -> None:
         """Cancel the application; one that has not begun is not called at all."""
-        if not self._has_begun:
+        if self.task is None:
             # A task that is cancelled before its first step would never come to ``run``'s end.
             self._is_withdrawn = True
-        elif self.task is not None:
+        else:
             self.task.cancel(reason)
 
     def withdraw(self) -> None:
@@ -219,11 +220,11 @@ class HTTPExchange:
         self._is_withdrawn = True
 
     async def run(self) -> None:
-        """Call the application, and answer for it when it does not answer."""
-        self._has_begun = True
+        """Call the application, and answer for it when it does not answer; in a task of its own."""
         if self._is_withdrawn:
             self._stream.on_application_done(self)
             return
+        self.task = asyncio.current_task()
         if self.own_fields is not None:
             self.begun_s = monotonic()
         try:
@@ -362,11 +363,10 @@ class HTTPExchange:
             stream.flush()
             self.state = _TRAILERS
             return FINISHED
-        if size < LARGE_BYTES:
-            stream.finish()
-        else:
-            stream.flush()
-        self._complete()
+        self.state = _COMPLETE
+        if self._news is not None:
+            self._news.set()
+        stream.finish(self, size < LARGE_BYTES)
         return FINISHED
 
     def _count(self, size: int, more: bool) -> None:

@@ -51,6 +51,10 @@ class Stream(Protocol):
     """What carries one exchange: a connection of HTTP/1.1, or a stream of HTTP/2."""
 
     @property
+    def stream_id(self) -> int:
+        """By which the engine knows it."""
+
+    @property
     def is_writable(self) -> bool:
         """The write brake is off."""
 
@@ -69,8 +73,8 @@ class Stream(Protocol):
     def flush(self) -> None:
         """Write what the engine has encoded."""
 
-    def finish(self) -> None:
-        """The same at a response's end: it may wait for others of the same turn."""
+    def finish(self, exchange: Any, is_small: bool) -> None:
+        """The same behind a whole response; a small one may wait for others of the same turn."""
 
     def wait_writable(self) -> Awaitable[None]:
         """Wait while the write brake is on."""
@@ -82,7 +86,7 @@ class Stream(Protocol):
         """The application waits for the body."""
 
     def on_response_complete(self, exchange: Any) -> None:
-        """The response is encoded whole."""
+        """The response is encoded whole, or nobody takes what is missing; ``finish`` says so too."""
 
     def on_application_done(self, exchange: Any) -> None:
         """The application has returned, raised or been cancelled."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from headrace.asgi.finished import FINISHED
@@ -45,14 +45,13 @@ _logger = logging.getLogger("uvicorn.error")
 class Engine(Protocol):
     """The sending half of a WebSocket engine, as far as a session needs it."""
 
-    out_bytes: int
     has_unread: bool
 
-    def send_text(self, text: str) -> None:
-        """Encode a text message."""
+    def send_text(self, text: str) -> int:
+        """Encode a text message; returns the size of all that waits to be written."""
 
-    def send_bytes(self, data: bytes) -> None:
-        """Encode a binary message."""
+    def send_bytes(self, data: bytes) -> int:
+        """The same of a binary message."""
 
 
 class Channel(Protocol):
@@ -99,7 +98,7 @@ class WebSocketSession(HTTPExchange):
 
     Attributes:
         handshake: what the client offered; the stream's to keep here.
-        messages: that wait for the application.
+        messages: that wait for the application, those of the client as it sent them.
         has_traffic: a message has gone either way since somebody last looked.
     """
 
@@ -123,7 +122,7 @@ class WebSocketSession(HTTPExchange):
         self._waiters: list[asyncio.Future[None]] = []
         self.handshake: Any = None
         self.has_traffic = False
-        self.messages: list[Message] = [{"type": "websocket.connect"}]
+        self.messages: list[Message | str | bytes] = [{"type": "websocket.connect"}]
 
     # The server's side
 
@@ -135,7 +134,7 @@ class WebSocketSession(HTTPExchange):
     @property
     def waiting_bytes(self) -> int:
         """Size of the messages that wait for the application."""
-        return sum(len(message.get("bytes") or message.get("text") or b"") for message in self.messages)
+        return sum(len(message) for message in self.messages if isinstance(message, (str, bytes)))
 
     def open(self, channel: Channel) -> None:
         """The handshake is accepted: from now on ``channel`` carries the session."""
@@ -156,29 +155,12 @@ class WebSocketSession(HTTPExchange):
         self.buffered_bytes = 0
         return early
 
-    def feed_messages(self, events: Sequence[Any]) -> Sequence[Any]:
-        """Take the client's messages among an engine's events: each ``str`` and ``bytes``.
-
-        Returns:
-            The other events.
-        """
-        others: list[Any] | None = None
-        messages = self.messages
-        for event in events:
-            kind = type(event)
-            if kind is bytes:
-                messages.append({"type": "websocket.receive", "bytes": event})
-            elif kind is str:
-                messages.append({"type": "websocket.receive", "text": event})
-            elif others is None:
-                others = [event]
-            else:
-                others.append(event)
-        if others is None or len(others) < len(events):
-            self.has_traffic = True
-            if self._waiters:
-                self._wake_receivers()
-        return others or ()
+    def feed_messages(self, messages: Sequence[str | bytes]) -> None:
+        """Take the client's messages."""
+        self.messages += messages
+        self.has_traffic = True
+        if self._waiters:
+            self._wake_receivers()
 
     def end(self, code: int, reason: str = "") -> None:
         """The session is over: ``receive`` gives what has come before, then ``websocket.disconnect``."""
@@ -216,7 +198,11 @@ class WebSocketSession(HTTPExchange):
                 raise
         message = messages.pop(0)
         self._is_answer_due = not messages
-        return message
+        if type(message) is bytes:
+            return {"type": "websocket.receive", "bytes": message}
+        if type(message) is str:
+            return {"type": "websocket.receive", "text": message}
+        return cast("Message", message)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Take one ASGI message.
@@ -228,25 +214,15 @@ class WebSocketSession(HTTPExchange):
             ClientDisconnected: the client is gone.
         """
         channel = self._channel
-        kind = message["type"]
-        if channel is None:
-            return self._answer(kind, message)
-        if self._end is not None or kind != "websocket.send":
-            return self._close(kind, message)
-        engine = channel.engine
+        if channel is None or self._end is not None or message["type"] != "websocket.send":
+            return self._send_other(message)
         data = message.get("bytes")
         if data is not None:
-            engine.send_bytes(data)
+            out_bytes = channel.engine.send_bytes(data)
         else:
-            text = message.get("text")
-            if not isinstance(text, str):
-                raise ASGIError("'websocket.send' needs 'bytes' or 'text'")
-            try:
-                engine.send_text(text)
-            except LocalProtocolError as error:
-                raise ASGIError(str(error)) from None
+            out_bytes = self._send_text(channel.engine, message.get("text"))
         self.has_traffic = True
-        if engine.out_bytes > HIGH_WATER_BYTES:
+        if out_bytes > HIGH_WATER_BYTES:
             channel.flush()
         elif not channel.is_flush_due:
             if self._is_answer_due:
@@ -256,6 +232,19 @@ class WebSocketSession(HTTPExchange):
             else:
                 channel.flush_later()
         return FINISHED if channel.is_writable else channel.wait_writable()
+
+    def _send_text(self, engine: Engine, text: object) -> int:
+        if not isinstance(text, str):
+            raise ASGIError("'websocket.send' needs 'bytes' or 'text'")
+        try:
+            return engine.send_text(text)
+        except LocalProtocolError as error:
+            raise ASGIError(str(error)) from None
+
+    def _send_other(self, message: Message) -> Awaitable[None]:
+        """Anything but a message on an open session."""
+        kind = message["type"]
+        return self._answer(kind, message) if self._channel is None else self._close(kind, message)
 
     # Within: the handshake
 
@@ -374,6 +363,12 @@ class WebSocketSession(HTTPExchange):
 
     def _missing(self) -> str:
         return "sending handshake" if self.state == _EXPECT_START else "completing response"
+
+    def _send_body(self, data: bytes, more: bool) -> Awaitable[None]:
+        sent = super()._send_body(data, more)
+        if self.state == _COMPLETE:
+            self.end(ABNORMAL_CLOSURE)
+        return sent
 
     def _complete(self) -> None:
         super()._complete()

@@ -61,12 +61,18 @@ class TrailersReceived(NamedTuple):
     headers: Headers
 
 
-class StreamClosed(NamedTuple):
-    """A stream of HTTP/2 is over, whoever ended it; nothing more can be sent on it. RFC 9113 §5.1."""
+class RequestRepeated(NamedTuple):
+    """A request of HTTP/2 again, field by field and without a body, on further streams in their order."""
 
-    stream_id: int
-    error_code: int
-    """0 where both sides ended it in order, or a peer reset it without an error."""
+    request: RequestReceived
+    """As it was received first, on another stream."""
+    stream_ids: list[int]
+
+
+class StreamsClosed(NamedTuple):
+    """Streams of HTTP/2 are over, whoever ended them; nothing more can be sent on them. RFC 9113 §5.1."""
+
+    stream_ids: list[int]
 
 
 class StreamFailed(NamedTuple):
@@ -100,9 +106,10 @@ class ConnectionFailed(NamedTuple):
 
 Event = (
     RequestReceived
+    | RequestRepeated
     | DataReceived
     | TrailersReceived
-    | StreamClosed
+    | StreamsClosed
     | StreamFailed
     | PrefaceReceived
     | EndHeard

@@ -303,9 +303,13 @@ class HTTPConnection(TimedConnection):
 
     # The exchange's side: Stream
 
-    def finish(self) -> None:
-        """Write a response's end, together with those of other connections."""
-        self.turn.write(self)
+    def finish(self, exchange: HTTPExchange, is_small: bool) -> None:
+        """Write a response's end, if it is small together with those of other connections."""
+        if is_small:
+            self.turn.write(self)
+        else:
+            self.flush()
+        self.on_response_complete(exchange)
 
     @property
     def is_draining(self) -> bool:

@@ -25,12 +25,13 @@ from headrace.protocol.events import (
     EndHeard,
     Event,
     RequestReceived,
-    StreamClosed,
+    RequestRepeated,
     StreamFailed,
+    StreamsClosed,
     TrailersReceived,
 )
 from headrace.protocol.http2 import HTTP2Engine
-from headrace.server.http2_stream import HTTP2Stream
+from headrace.server.http2_stream import HTTP2Stream, start_together
 from headrace.server.runtime import Runtime
 from headrace.server.upgrades import scope_template
 from headrace.types import Address
@@ -53,8 +54,8 @@ class HTTP2Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_closes_when_written", "_deadline", "_is_announced", "_is_flush_due", "_server", "_tick_due",
-        "_unwritten_bytes", "_waiting", "_write_deadline", "client", "engine", "is_closing", "is_writable",
+        "_closes_when_written", "_deadline", "_is_announced", "_server", "_tick_due", "_unwritten_bytes",
+        "_waiting", "_write_deadline", "client", "engine", "is_closing", "is_flush_due", "is_writable",
         "runtime", "streams", "template", "transport", "turn",
     )  # fmt: skip
 
@@ -69,7 +70,7 @@ class HTTP2Connection(asyncio.Protocol):
         self.template = cast("ScopeTemplate", None)
         self.is_writable = True
         self.is_closing = False
-        self._is_flush_due = False
+        self.is_flush_due = False
         self._is_announced = False
         """The client has been told to open no more streams."""
         self._deadline = 0.0
@@ -156,13 +157,13 @@ class HTTP2Connection(asyncio.Protocol):
 
     def flush_later(self) -> None:
         """Write at the end of the turn, for all streams that send until then."""
-        if not self._is_flush_due:
-            self._is_flush_due = True
+        if not self.is_flush_due:
+            self.is_flush_due = True
             self.turn.flush_later(self)
 
     def flush(self) -> None:
         """Write what may be sent now."""
-        self._is_flush_due = False
+        self.is_flush_due = False
         if not self.is_writable or self.is_closing:
             return
         engine = self.engine
@@ -189,14 +190,11 @@ class HTTP2Connection(asyncio.Protocol):
                 stream_id = event.stream_id
                 stream = streams[stream_id] = HTTP2Stream(self, stream_id)
                 stream.start(event)
-            elif isinstance(event, StreamClosed):
-                closed = streams.pop(event.stream_id, None)
-                if closed is not None:
-                    if self._waiting:
-                        self._waiting.discard(closed)
-                    closed.on_closed()
-                if not streams:
-                    self._wait_if_idle()
+            elif isinstance(event, RequestRepeated):
+                self._deadline = 0.0
+                self._start_again(event.request, event.stream_ids)
+            elif isinstance(event, StreamsClosed):
+                self._on_closed(event.stream_ids)
             elif isinstance(event, DataReceived):
                 known = streams.get(event.stream_id)
                 if known is None:
@@ -218,6 +216,26 @@ class HTTP2Connection(asyncio.Protocol):
             elif isinstance(event, ConnectionFailed):
                 self._on_failed(event)
                 return
+
+    def _start_again(self, request: RequestReceived, stream_ids: list[int]) -> None:
+        """Start what ``HTTP2Stream.start`` would start one by one."""
+        streams = [HTTP2Stream(self, stream_id) for stream_id in stream_ids]
+        self.streams.update(zip(stream_ids, streams, strict=True))
+        if self.runtime.has_limits or request.upgrade:
+            for stream in streams:
+                stream.start(request)
+        else:
+            start_together(self.runtime, request, streams)
+
+    def _on_closed(self, stream_ids: list[int]) -> None:
+        streams = self.streams
+        for stream_id in stream_ids:
+            stream = streams.pop(stream_id, None)
+            if stream is not None and not stream.is_done:
+                self._waiting.discard(stream)
+                stream.on_closed()
+        if not streams:
+            self._wait_if_idle()
 
     def _on_stream_failed(self, event: StreamFailed) -> None:
         self.runtime.bad_requests.add(self.client, str(event.error), b"")

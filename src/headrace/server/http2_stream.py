@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from time import monotonic
 from typing import Any, Protocol, cast
 
+from headrace.asgi.finished import FINISHED
 from headrace.asgi.http import HTTPExchange
 from headrace.asgi.scope import ScopeTemplate
 from headrace.asgi.websocket import WebSocketSession
@@ -41,6 +42,7 @@ class Connection(Protocol):
     template: ScopeTemplate
     client: Address | None
     is_writable: bool
+    is_flush_due: bool
 
     def flush(self) -> None:
         """Write what may be sent now."""
@@ -52,16 +54,35 @@ class Connection(Protocol):
         """Call the stream's ``release`` when enough of what it queued is gone."""
 
 
+class Flow:
+    """What a stream keeps once its request has a body, or its response does not leave at once."""
+
+    __slots__ = ("deadline", "stall_deadline", "taken_bytes", "unconsumed_bytes", "writable")
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        """For the body that the application waits for."""
+        self.stall_deadline = 0.0
+        """For the client to take more than ``taken_bytes``."""
+        self.taken_bytes = 0
+        self.unconsumed_bytes = 0
+        self.writable: asyncio.Event | None = None
+
+
 class HTTP2Stream:
     """The ``Stream`` of one exchange.
 
     Attributes:
-        exchange: None behind the end of the response; a session stays.
+        exchange: None before its request's turn has come, and behind the end of the response; a session
+            stays.
+        is_done: nothing has to be done when it closes.
+        request: waits for its turn to become an exchange.
+        started_s: see ``HTTPExchange``.
     """
 
     __slots__ = (
-        "_connection", "_deadline", "_stall_deadline", "_taken_bytes", "_tunnel", "_unconsumed_bytes",
-        "_writable", "engine", "exchange", "stream_id", "turn",
+        "_connection", "_flow", "_tunnel", "engine", "exchange", "is_done", "request", "started_s",
+        "stream_id", "turn",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, stream_id: int) -> None:
@@ -70,60 +91,51 @@ class HTTP2Stream:
         self.turn = connection.turn
         self.stream_id = stream_id
         self.exchange: HTTPExchange | None = None
+        self.is_done = False
         self._tunnel: WebSocketTunnel | None = None
-        self._unconsumed_bytes = 0
-        self._deadline = 0.0
-        self._stall_deadline = 0.0
-        self._taken_bytes = 0
-        self._writable: asyncio.Event | None = None
+        self._flow: Flow | None = None
+        self.request: RequestReceived | None = None
+        self.started_s = 0.0
 
     # The connection's side
 
     def start(self, event: RequestReceived) -> None:
         """Run the application for this request."""
-        connection = self._connection
-        runtime = connection.runtime
-        exchange: HTTPExchange
-        if event.upgrade:
-            if runtime.websocket is None or not is_websocket(event) or event.end_stream:
-                self._refuse(RemoteProtocolError(f"Protocol not supported: {event.upgrade!r:.80}", 501))
-                return
-            try:
-                exchange = start_session(runtime, self, connection.template, event)
-            except RemoteProtocolError as error:
-                self._refuse(error)
-                return
+        runtime = self._connection.runtime
+        if event.upgrade or not event.end_stream or runtime.has_limits:
+            self._start_at_once(event)
         else:
-            application = runtime.stack.whole if event.is_forwarded else runtime.stack.unforwarded
-            exchange = HTTPExchange(application, self, connection.template.build(event), event)
-            exchange.own_fields = runtime.own_fields
-        runtime.total_requests += 1
-        if runtime.takes_time:
-            exchange.started_s = monotonic()
-        if runtime.has_limits and not self._is_admitted(exchange, event):
-            return
-        self.exchange = exchange
-        runtime.running.add(exchange)
-        runtime.start(exchange)
+            start_together(runtime, event, [self])
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Make the exchange of a request that has waited for its turn, and run its application."""
+        request = self.request
+        if request is None:
+            return FINISHED
+        self.request = None
+        exchange = self.exchange = self._make(request)
+        self._connection.runtime.running.add(exchange)
+        return exchange.run()
 
     def feed(self, event: DataReceived) -> None:
         """Take a piece of the request's body, or of the tunnel."""
         size = len(event.data)
-        self._deadline = 0.0
+        flow = self._flow_of()
+        flow.deadline = 0.0
         if self._tunnel is not None:
-            self._unconsumed_bytes += size
+            flow.unconsumed_bytes += size
             self._tunnel.feed(event.data, event.end_stream)
             return
         exchange = self.exchange
         if exchange is None or exchange.is_disconnected:
             self.engine.consumed(self.stream_id, size)
             return
-        self._unconsumed_bytes += size
+        flow.unconsumed_bytes += size
         exchange.feed(event.data, event.end_stream)
 
     def feed_trailers(self, headers: Headers) -> None:
         """Take the request's trailers, which end it."""
-        self._deadline = 0.0
+        self._flow_of().deadline = 0.0
         if self._tunnel is not None:
             self._tunnel.feed(b"", True)
         elif self.exchange is not None:
@@ -142,13 +154,16 @@ class HTTP2Stream:
 
     def on_closed(self) -> None:
         """The stream is over, or the connection."""
+        if self.request is not None:
+            # Its turn has not come, and will not: the books are all that is left.
+            self.exchange = self._make(self.request)
+            self.request = None
         if self._tunnel is not None:
             self.on_consumed()
             self.release()
             self._tunnel.lose()
             return
-        if self._writable is not None:
-            self.release()
+        self.release()
         exchange = self.exchange
         if exchange is not None:
             exchange.disconnect()
@@ -163,7 +178,9 @@ class HTTP2Stream:
         if self._tunnel is not None:
             self._tunnel.on_sweep(now)
             return
-        if 0.0 < self._deadline <= now:
+        flow = self._flow
+        if flow is not None and 0.0 < flow.deadline <= now:
+            flow.deadline = 0.0
             self._give_up_body()
         self._check_progress(now)
 
@@ -186,9 +203,10 @@ class HTTP2Stream:
 
     def release(self) -> None:
         """The write brake is off."""
-        if self._writable is not None:
-            self._writable.set()
-            self._writable = None
+        flow = self._flow
+        if flow is not None and flow.writable is not None:
+            flow.writable.set()
+            flow.writable = None
         if self._tunnel is not None and not self._tunnel.is_writable:
             self._tunnel.release()
 
@@ -211,14 +229,25 @@ class HTTP2Stream:
         """Write at the end of the turn."""
         self._connection.flush_later()
 
-    finish = flush
+    def finish(self, exchange: HTTPExchange, is_small: bool) -> None:
+        """The same behind a whole response."""
+        connection = self._connection
+        if not connection.is_flush_due:
+            connection.flush_later()
+        if self._flow is None and not connection.runtime.consumers:
+            # In short what ``on_response_complete`` does.
+            self.exchange = None
+            self.is_done = True
+        else:
+            self.on_response_complete(exchange)
 
     def wait_writable(self) -> Awaitable[None]:
         """Wait until enough of what is queued is gone, or the stream."""
         self.wait_for_room()
-        if self._writable is None:
-            self._writable = asyncio.Event()
-        return cast("Awaitable[None]", self._writable.wait())
+        flow = self._flow_of()
+        if flow.writable is None:
+            flow.writable = asyncio.Event()
+        return cast("Awaitable[None]", flow.writable.wait())
 
     def wait_for_room(self) -> None:
         """Have ``release`` called when enough of what is queued is gone."""
@@ -226,31 +255,39 @@ class HTTP2Stream:
 
     def on_consumed(self) -> None:
         """The application took what was waiting of the body: the client may send as much more."""
-        size = self._unconsumed_bytes
-        if size:
-            self._unconsumed_bytes = 0
+        flow = self._flow
+        if flow is not None and flow.unconsumed_bytes:
+            size = flow.unconsumed_bytes
+            flow.unconsumed_bytes = 0
             self.engine.consumed(self.stream_id, size)
             self._connection.flush_later()
 
     def on_body_wanted(self) -> None:
         """The application waits for the body."""
         runtime = self._connection.runtime
-        if not self._deadline:
-            self._deadline = runtime.deadline_in(runtime.timeouts.body_s)
+        flow = self._flow_of()
+        if not flow.deadline:
+            flow.deadline = runtime.deadline_in(runtime.timeouts.body_s)
 
     def on_response_complete(self, exchange: HTTPExchange) -> None:
         """The response is given whole, and the engine ends the stream; or nobody takes it."""
         if self.exchange is exchange:
             self.exchange = None
-            self._deadline = 0.0
-            if self._unconsumed_bytes:
+            flow = self._flow
+            if flow is None:
+                self.is_done = True
+            else:
+                flow.deadline = 0.0
                 self.on_consumed()
             if self._connection.runtime.consumers:
                 self._record(exchange)
 
     def on_application_done(self, exchange: HTTPExchange) -> None:
         """The application's task ends."""
-        self._connection.runtime.on_application_done(exchange)
+        runtime = self._connection.runtime
+        runtime.running.discard(exchange)
+        if runtime.is_draining:
+            runtime.on_application_done(exchange)
 
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Write ``count`` bytes of an open file, piece by piece."""
@@ -282,6 +319,44 @@ class HTTP2Stream:
             tunnel.feed(early, session.has_body_ended)
 
     # Within
+
+    def _flow_of(self) -> Flow:
+        if self._flow is None:
+            self._flow = Flow()
+        return self._flow
+
+    def _start_at_once(self, event: RequestReceived) -> None:
+        """Begin a request that may be refused, or whose body is on its way."""
+        runtime = self._connection.runtime
+        exchange: HTTPExchange
+        self.started_s = monotonic() if runtime.takes_time else 0.0
+        if event.upgrade:
+            if runtime.websocket is None or not is_websocket(event) or event.end_stream:
+                self._refuse(RemoteProtocolError(f"Protocol not supported: {event.upgrade!r:.80}", 501))
+                return
+            try:
+                exchange = start_session(runtime, self, self._connection.template, event)
+            except RemoteProtocolError as error:
+                self._refuse(error)
+                return
+            exchange.started_s = self.started_s
+        else:
+            exchange = self._make(event)
+        runtime.total_requests += 1
+        if runtime.has_limits and not self._is_admitted(exchange, event):
+            return
+        self.exchange = exchange
+        runtime.running.add(exchange)
+        runtime.start(exchange)
+
+    def _make(self, request: RequestReceived) -> HTTPExchange:
+        connection = self._connection
+        stack = connection.runtime.stack
+        application = stack.whole if request.is_forwarded else stack.unforwarded
+        exchange = HTTPExchange(application, self, connection.template.build(request), request)
+        exchange.started_s = self.started_s
+        exchange.own_fields = connection.runtime.own_fields
+        return exchange
 
     def _is_admitted(self, exchange: HTTPExchange, event: RequestReceived) -> bool:
         """False when it was refused, or is a probe and runs already, beside those that are counted."""
@@ -315,7 +390,6 @@ class HTTP2Stream:
                 consumer.add(finished)
 
     def _give_up_body(self) -> None:
-        self._deadline = 0.0
         exchange = self.exchange
         if exchange is not None and exchange.waits_for_body:
             self._connection.runtime.bad_requests.add(
@@ -326,16 +400,32 @@ class HTTP2Stream:
     def _check_progress(self, now: float) -> None:
         """Reset the stream when its client has taken nothing for too long; others go on."""
         engine = self.engine
-        taken = engine.taken_bytes(self.stream_id)
         if not engine.queued_bytes(self.stream_id):
-            self._stall_deadline = 0.0
-        elif not self._stall_deadline or taken > self._taken_bytes:
+            if self._flow is not None:
+                self._flow.stall_deadline = 0.0
+            return
+        flow = self._flow_of()
+        taken = engine.taken_bytes(self.stream_id)
+        if not flow.stall_deadline or taken > flow.taken_bytes:
             timeouts = self._connection.runtime.timeouts
-            self._stall_deadline = self._connection.runtime.deadline_in(timeouts.write_s)
-        elif self._stall_deadline <= now:
+            flow.stall_deadline = self._connection.runtime.deadline_in(timeouts.write_s)
+        elif flow.stall_deadline <= now:
             self.engine.reset(self.stream_id, CANCEL)
             self._connection.flush_later()
-        self._taken_bytes = taken
+        flow.taken_bytes = taken
+
+
+def start_together(runtime: Runtime, request: RequestReceived, streams: list[HTTP2Stream]) -> None:
+    """Run the application for this request on each of the streams; it has no body, and nothing limits it.
+
+    Hundreds of streams may come in one turn: what a request needs is made when it runs.
+    """
+    runtime.total_requests += len(streams)
+    started_s = monotonic() if runtime.takes_time else 0.0
+    for stream in streams:
+        stream.request = request
+        stream.started_s = started_s
+    runtime.turn.start_all(streams)
 
 
 class WebSocketTunnel(WebSocketChannel):

@@ -12,8 +12,9 @@ import asyncio
 import contextvars
 import logging
 import sys
+from collections.abc import Coroutine, Sequence
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from headrace.asgi.http import HTTPExchange
 from headrace.asgi.response_state import ResponseState
@@ -47,6 +48,13 @@ class Flushable(Protocol):
         """Cut it."""
 
 
+class Startable(Protocol):
+    """An exchange, or what becomes one when its turn has come."""
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Run the application, in the current task."""
+
+
 class Turn:
     """Starts exchanges, sends heads whose application waits for something else, and writes once for all.
 
@@ -69,7 +77,7 @@ class Turn:
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
         self._loop = loop
         self._context = context
-        self._ready: list[HTTPExchange] = []
+        self._ready: list[Startable] = []
         self._is_starting = False
         self._is_flush_due = False
         self._unflushed: list[Flushable] = []
@@ -83,13 +91,22 @@ class Turn:
         """Run the application for this exchange, at the end of the turn."""
         if not HAS_EAGER_TASKS:
             # The loop itself runs a new task when it has read all sockets.
-            exchange.task = asyncio.Task(
-                exchange.run(), loop=self._loop, context=self._context.copy(), name=_TASK_NAME
-            )
+            asyncio.Task(exchange.run(), loop=self._loop, context=self._context.copy(), name=_TASK_NAME)
             return
         if not self._ready:
             self._loop.call_soon(self._start_ready, context=self._context)
         self._ready.append(exchange)
+
+    def start_all(self, exchanges: Sequence[Startable]) -> None:
+        """The same for several; each is made when its turn has come."""
+        if not HAS_EAGER_TASKS:
+            loop, copy = self._loop, self._context.copy
+            for exchange in exchanges:
+                asyncio.Task(_begin(exchange), loop=loop, context=copy(), name=_TASK_NAME)
+            return
+        if not self._ready:
+            self._loop.call_soon(self._start_ready, context=self._context)
+        self._ready += exchanges
 
     def hold_head(self, exchange: HTTPExchange) -> None:
         """Send the exchange's head when its application waits, if no body has taken it along by then."""
@@ -138,7 +155,7 @@ class Turn:
         self._is_starting = True
         try:
             for exchange in ready:
-                exchange.task = asyncio.Task(
+                asyncio.Task(
                     exchange.run(),
                     loop=loop,
                     context=copy(),
@@ -166,6 +183,10 @@ class Turn:
         answered = self._answered
         self._answered = []
         _flush_all(answered)
+
+
+async def _begin(exchange: Startable) -> None:
+    await exchange.run()
 
 
 def _flush_all(connections: list[Flushable]) -> None:

@@ -42,6 +42,7 @@ SERVICE_RESTART, TRY_AGAIN_LATER, POLICY_VIOLATION, PING_TIMEOUT = 1012, 1013, 1
 
 _logger = logging.getLogger("uvicorn.error")
 _OPEN, _CLOSING, _CLOSED = State
+NO_EVENTS: Sequence[Event] = ()
 
 
 class MessageRate:
@@ -154,9 +155,12 @@ class WebSocketChannel:
             allowance = self._settings.max_queue
         while True:
             events = engine.receive_data(data, allowance)
-            others = session.feed_messages(events) if events else events
-            for event in others:
-                self._on_event(event)
+            if not engine.has_others:
+                others = NO_EVENTS
+                if events:
+                    session.feed_messages(cast("Sequence[str | bytes]", events))
+            else:
+                others = self._split(events)
             if rate is not None:
                 self._count(events, allowance)
             if not (others and engine.has_unread) or len(others) < len(events):
@@ -265,6 +269,16 @@ class WebSocketChannel:
             self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
 
     # Within
+
+    def _split(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Feed the messages among the events, act on the others, and return these."""
+        messages = [event for event in events if isinstance(event, (str, bytes))]
+        if messages:
+            self.session.feed_messages(messages)
+        others = [event for event in events if not isinstance(event, (str, bytes))]
+        for event in others:
+            self._on_event(event)
+        return others
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, CloseReceived):

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from http2_pair import Pair, answer, new, ngh2
 
-from headrace.protocol.events import ConnectionFailed, RequestReceived, StreamClosed, StreamFailed
+from headrace.protocol.events import (
+    ConnectionFailed,
+    RequestReceived,
+    RequestRepeated,
+    StreamFailed,
+    StreamsClosed,
+)
 from headrace.protocol.http2 import HTTP2Engine
 from headrace.protocol.http2.engine import MAX_CONTROL, MAX_RESETS
 from http2_client import (
@@ -38,6 +44,9 @@ class TestAllowances:
                 assert not isinstance(event, (ConnectionFailed, StreamFailed))
                 if isinstance(event, RequestReceived):
                     answer(pair.engine, event.stream_id)
+                elif isinstance(event, RequestRepeated):
+                    for stream_id in event.stream_ids:
+                        answer(pair.engine, stream_id)
             served += sum(isinstance(event, ngh2.ResponseReceived) for event in pair.exchange()[1])
         assert served == 100_000
         assert not pair.engine.is_failed
@@ -53,7 +62,7 @@ class TestAllowances:
                 pair.client.reset_stream(stream_id, CANCEL)
                 cancelled += 1
             events += pair.exchange()[0]
-            gone = {event.stream_id for event in events if isinstance(event, StreamClosed)}
+            gone = {n for event in events if isinstance(event, StreamsClosed) for n in event.stream_ids}
             for event in events:
                 assert not isinstance(event, ConnectionFailed)
                 if isinstance(event, RequestReceived) and event.stream_id not in gone:
@@ -86,7 +95,7 @@ class TestAllowances:
             engine.receive_data(headers_frame(n))
             engine.reset(n, 2)
             engine.data_to_send()
-            assert engine.events() == [StreamClosed(n, 2)]
+            assert engine.events() == [StreamsClosed([n])]
         assert not engine.is_failed
 
     @pytest.mark.parametrize(

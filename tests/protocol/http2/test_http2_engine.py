@@ -17,12 +17,12 @@ from headrace.protocol.events import (
     EndHeard,
     Event,
     RequestReceived,
-    StreamClosed,
+    RequestRepeated,
     StreamFailed,
+    StreamsClosed,
     TrailersReceived,
 )
 from http2_client import (
-    CANCEL,
     block,
     continuation_frame,
     data_frame,
@@ -45,8 +45,21 @@ class TestEvents:
     def test_the_same_again(self) -> None:
         engine = new()
         events = engine.receive_data(headers_frame(1) + headers_frame(3) + headers_frame(5))
-        assert events == [request(1), request(3), request(5)]
+        assert events == [request(1), RequestRepeated(request(1), [3, 5])]
         assert engine.last_stream_id == 5
+
+    def test_the_same_again_behind_something_else(self) -> None:
+        engine = new()
+        heads = [headers_frame(1), headers_frame(3), reset_frame(3), reset_frame(1), headers_frame(5)]
+        assert engine.receive_data(b"".join(heads)) == [
+            request(1),
+            RequestRepeated(request(1), [3]),
+            StreamsClosed([3]),
+            StreamsClosed([1]),
+            RequestRepeated(request(1), [5]),
+        ]
+        events = engine.receive_data(headers_frame(7, request_fields(b"/other")) + headers_frame(9))
+        assert [type(event) for event in events] == [RequestReceived, RequestReceived]
 
     def test_target(self) -> None:
         (event,) = new().receive_data(headers_frame(1, request_fields(b"/%C3%A4%ff?a=b?c")))
@@ -85,11 +98,11 @@ class TestEvents:
         engine.receive_data(headers_frame(1))
         answer(engine, 1)
         engine.data_to_send()
-        assert engine.events() == [StreamClosed(1, 0)]
+        assert engine.events() == [StreamsClosed([1])]
 
     def test_reset_by_the_client(self) -> None:
         engine = new()
-        assert engine.receive_data(headers_frame(1) + reset_frame(1)) == [request(1), StreamClosed(1, CANCEL)]
+        assert engine.receive_data(headers_frame(1) + reset_frame(1)) == [request(1), StreamsClosed([1])]
 
     def test_windows(self) -> None:
         engine = new()
@@ -110,7 +123,7 @@ class TestEvents:
         assert engine.receive_data(headers_frame(1) + goaway_frame()) == [request(1)]
         answer(engine, 1)
         engine.data_to_send()
-        assert engine.events() == [StreamClosed(1, 0), ConnectionEnded()]
+        assert engine.events() == [StreamsClosed([1]), ConnectionEnded()]
 
     def test_end_of_the_server_is_heard(self) -> None:
         pair = Pair()
@@ -122,7 +135,7 @@ class TestEvents:
         pair.engine.end()
         answer(pair.engine, 1)
         events, seen = pair.exchange()
-        assert events == [StreamClosed(1, 0), ConnectionEnded()]
+        assert events == [StreamsClosed([1]), ConnectionEnded()]
         assert [event.last_stream_id for event in seen if isinstance(event, ngh2.GoAwayReceived)] == [1]
 
     def test_pong_of_another_ping_is_none(self) -> None:
@@ -148,7 +161,7 @@ CONVERSATION = b"".join([
 
 
 def joined(events: Sequence[Event]) -> list[Any]:
-    """The events with the pieces of a body put together, and errors as their text."""
+    """The events with the pieces of a body put together, streams one by one, and errors as their text."""
     found: list[Any] = []
     for event in events:
         last = found[-1] if found else None
@@ -156,6 +169,10 @@ def joined(events: Sequence[Event]) -> list[Any]:
             found[-1] = DataReceived(event.stream_id, last.data + event.data, event.end_stream)
         elif isinstance(event, StreamFailed):
             found.append((event.stream_id, event.error.status, str(event.error)))
+        elif isinstance(event, RequestRepeated):
+            found += [RequestRepeated(event.request, [stream_id]) for stream_id in event.stream_ids]
+        elif isinstance(event, StreamsClosed):
+            found += [StreamsClosed([stream_id]) for stream_id in event.stream_ids]
         else:
             found.append(event)
     return found

@@ -4,7 +4,7 @@ Frames, HPACK, flow control and the states of streams are libnghttp2's. What is 
 refused and how, how much a stream may hold, what a flood is, and the same calls and events that HTTP/1.1 has.
 
 A stream here is two facts, whether its request and its response have been given whole; it is over when
-``StreamClosed`` says so.
+``StreamsClosed`` says so.
 
 Floods (RFC 9113 §10.5). A connection has two allowances, refilled at each ``tick`` of whoever owns the clock:
 
@@ -21,7 +21,7 @@ entries are bounded by libnghttp2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from headrace.errors import RemoteProtocolError
 from headrace.protocol.events import (
@@ -31,8 +31,9 @@ from headrace.protocol.events import (
     EndHeard,
     Event,
     RequestReceived,
-    StreamClosed,
+    RequestRepeated,
     StreamFailed,
+    StreamsClosed,
     TrailersReceived,
 )
 from headrace.protocol.fields import error_body, error_fields
@@ -87,7 +88,7 @@ class HTTP2Engine:
 
     __slots__ = (
         "_control", "_defaults", "_expecting", "_given", "_has_peer_ended", "_held", "_large_bytes",
-        "_last_fields", "_last_rest", "_last_words", "_limits", "_ngh2", "_partial_bytes", "_received",
+        "_last_fields", "_last_request", "_last_words", "_limits", "_ngh2", "_partial_bytes", "_received",
         "_resets", "_streams", "_unfinished", "is_failed", "last_stream_id",
     )  # fmt: skip
 
@@ -106,7 +107,7 @@ class HTTP2Engine:
         self._received: dict[int, int] = {}
         self._unfinished: list[int] = []
         self._last_fields: tuple[Pair, ...] = ()
-        self._last_rest: tuple[Any, ...] = ()
+        self._last_request = cast("RequestReceived", None)
         self._resets = MAX_RESETS
         self._control = MAX_CONTROL
         self._last_words = b""
@@ -147,40 +148,58 @@ class HTTP2Engine:
     def events(self, is_large: bool = False) -> list[Event]:
         """What has happened since: by what was received, and by what was sent."""
         found: list[Event] = []
-        control = 0
+        repeated: list[int] = []
+        closed: list[int] = []
         event: Any
         for event in self._ngh2.events():
             kind = type(event)
-            if kind is ngh2.RequestReceived:
-                self._on_request(event, is_large, found)
-            elif kind is ngh2.StreamClosed:
-                self._on_closed(event, found)
-            elif kind is ngh2.DataReceived:
-                if not event.data and not event.end_stream:
-                    control += CONTROL_COST
-                else:
-                    self._on_data(event, found)
-            elif kind is ngh2.WindowUpdated:
-                control += 1
-            elif kind is ngh2.TrailersReceived:
-                self._on_trailers(event, found)
-            elif kind in _CONTROL_FRAMES:
-                control += CONTROL_COST
-            elif kind is ngh2.PingAcknowledged:
-                control += CONTROL_COST
-                if event.opaque_data == _END_PING:
-                    found.append(EndHeard())
-            elif kind is ngh2.GoAwayReceived:
-                control += CONTROL_COST
-                self._has_peer_ended = True
-            elif kind is ngh2.ConnectionClosed:
-                self._on_connection_closed(event, found)
-        if control:
-            self._control -= control
+            if kind is _CLOSED:
+                closed.append(event.stream_id)
+                continue
+            if closed:
+                self._close(closed, found)
+                closed = []
+                repeated = []
+            # Clients often repeat themselves (polls, probes, the same page's requests). The fields that were
+            # found right once are right again.
+            if kind is _REQUEST and event.headers == self._last_fields and event.end_stream:
+                self.last_stream_id = stream_id = event.stream_id
+                self._streams[stream_id] = _REQUEST_WHOLE
+                if not repeated:
+                    found.append(RequestRepeated(self._last_request, repeated))
+                repeated.append(stream_id)
+            else:
+                repeated = []
+                self._on_event(event, is_large, found)
+        if closed:
+            self._close(closed, found)
         if (self._control < 0 or self._resets < 0) and not self.is_failed:
             what = "control frames" if self._control < 0 else "streams reset"
             self._fail(RemoteProtocolError(f"Too many {what}", error_code=ENHANCE_YOUR_CALM), found)
         return found
+
+    def _on_event(self, event: Any, is_large: bool, found: list[Event]) -> None:
+        """Take an event of libnghttp2's, but for those that come with each request."""
+        kind = type(event)
+        if kind is _REQUEST:
+            self._on_request(event, is_large, found)
+        elif kind is ngh2.DataReceived:
+            if not event.data and not event.end_stream:
+                self._control -= CONTROL_COST
+            else:
+                self._on_data(event, found)
+        elif kind is ngh2.ConnectionClosed:
+            self._on_connection_closed(event, found)
+        elif kind is ngh2.WindowUpdated:
+            self._control -= 1
+        elif kind is ngh2.TrailersReceived:
+            self._on_trailers(event, found)
+        elif kind in _CONTROL_FRAMES:
+            self._control -= CONTROL_COST
+        if kind is ngh2.PingAcknowledged and event.opaque_data == _END_PING:
+            found.append(EndHeard())
+        elif kind is ngh2.GoAwayReceived:
+            self._has_peer_ended = True
 
     def tick(self) -> None:
         """A while has passed, about a second: refill the allowances."""
@@ -195,15 +214,7 @@ class HTTP2Engine:
     def _on_request(self, event: Any, is_large: bool, found: list[Event]) -> None:
         stream_id = event.stream_id
         self.last_stream_id = stream_id
-        if event.end_stream:
-            self._streams[stream_id] = _REQUEST_WHOLE
-            # Clients often repeat themselves (polls, probes, the same page's requests). The fields that were
-            # found right once are right again.
-            if event.headers == self._last_fields:
-                found.append(RequestReceived._make((stream_id, *self._last_rest)))
-                return
-        else:
-            self._streams[stream_id] = 0
+        self._streams[stream_id] = _REQUEST_WHOLE if event.end_stream else 0
         try:
             request = read_request(stream_id, event.headers, event.end_stream, self._limits, is_large)
         except RemoteProtocolError as error:
@@ -215,7 +226,7 @@ class HTTP2Engine:
             self._streams[stream_id] |= _TUNNEL
         if event.end_stream:
             self._last_fields = event.headers
-            self._last_rest = request[1:]
+            self._last_request = request
         elif request.expects_continue:
             self._expecting.add(stream_id)
         found.append(request)
@@ -246,26 +257,29 @@ class HTTP2Engine:
         except RemoteProtocolError as error:
             found.append(StreamFailed(stream_id, error))
 
-    def _on_closed(self, event: Any, found: list[Event]) -> None:
-        stream_id = event.stream_id
-        state = self._streams.pop(stream_id, None)
-        if self._received:
-            self._received.pop(stream_id, None)
-        if self._expecting:
-            self._expecting.discard(stream_id)
-        if self._given:
-            self._given.pop(stream_id, None)
-        if self._held:
-            self._held.pop(stream_id, None)
-        if state is not None and state & _RESPONSE_WHOLE:
-            if self._resets < MAX_RESETS:
-                self._resets += 1
-            if self._control < MAX_CONTROL:
-                self._control += CONTROL_PER_STREAM
-        else:
-            self._resets -= 1
-        if state is not None:
-            found.append(StreamClosed(stream_id, event.error_code))
+    def _close(self, stream_ids: list[int], found: list[Event]) -> None:
+        """Forget these streams, and tell of them."""
+        known: list[int] = []
+        in_order = 0
+        has_more = self._received or self._expecting or self._given or self._held
+        for stream_id in stream_ids:
+            state = self._streams.pop(stream_id, None)
+            if has_more:
+                self._forget(stream_id)
+            if state is not None:
+                known.append(stream_id)
+                if state & _RESPONSE_WHOLE:
+                    in_order += 1
+        self._resets = min(MAX_RESETS, self._resets + 2 * in_order - len(stream_ids))
+        self._control = min(MAX_CONTROL, self._control + CONTROL_PER_STREAM * in_order)
+        if known:
+            found.append(StreamsClosed(known))
+
+    def _forget(self, stream_id: int) -> None:
+        self._received.pop(stream_id, None)
+        self._expecting.discard(stream_id)
+        self._given.pop(stream_id, None)
+        self._held.pop(stream_id, None)
 
     def _on_connection_closed(self, event: Any, found: list[Event]) -> None:
         """Everything has been sent, GOAWAY too: ours for an error of the client's, or the client's own."""
@@ -528,5 +542,13 @@ def _is_head(fields: tuple[Pair, ...]) -> bool:
 
 
 _CONTROL_FRAMES: tuple[Any, ...] = ()
+_REQUEST = _CLOSED = None
 if is_available:
-    _CONTROL_FRAMES = (ngh2.SettingsReceived, ngh2.PingReceived, ngh2.PriorityUpdateReceived)
+    _REQUEST, _CLOSED = ngh2.RequestReceived, ngh2.StreamClosed
+    _CONTROL_FRAMES = (
+        ngh2.SettingsReceived,
+        ngh2.PingReceived,
+        ngh2.PingAcknowledged,
+        ngh2.PriorityUpdateReceived,
+        ngh2.GoAwayReceived,
+    )

@@ -61,6 +61,7 @@ class WebSocketEngine(FrameWriter):
         deflate: what was agreed on compression, or None; belongs to this connection alone.
 
     Attributes:
+        has_others: the last call gave events that are no messages.
         has_unread: bytes wait in the engine that may hold whole messages, because ``max_messages`` or
             ``MAX_TAKEN_BYTES`` was reached. Until they are read no more should be received.
     """
@@ -68,12 +69,12 @@ class WebSocketEngine(FrameWriter):
     __slots__ = (
         "_first", "_first_bytes", "_is_holding", "_mask", "_max_compressed_bytes", "_max_message_bytes",
         "_max_short", "_message", "_missing_bytes", "_payload", "_rest", "_rest_start", "_taken_bytes",
-        "has_unread",
+        "has_others", "has_unread",
     )  # fmt: skip
 
     def __init__(self, max_message_bytes: int, deflate: DeflateAgreement | None = None) -> None:
         super().__init__(deflate)
-        self.has_unread = False
+        self.has_others = self.has_unread = False
         self._first_bytes = _PLAIN_FIRST_BYTES if deflate is None else _DEFLATE_FIRST_BYTES
         self._max_message_bytes = max_message_bytes
         self._max_compressed_bytes = compressed_bound(max_message_bytes)
@@ -104,6 +105,7 @@ class WebSocketEngine(FrameWriter):
             Events in order. After CloseReceived or ConnectionFailed the state is CLOSED, what follows is
             dropped, and the connection is to end once the out-buffer is written.
         """
+        self.has_others = False
         if self.state is not _OPEN:
             if self.state is _CLOSED:
                 return NO_EVENTS
@@ -121,23 +123,15 @@ class WebSocketEngine(FrameWriter):
                 if self._taken_bytes >= MAX_TAKEN_BYTES:
                     max_messages = 0
             size = len(data)
-            head_limit = size - 5 if self._message is None and self.state is _OPEN else 0
             while position < size and len(events) < max_messages:
-                if position < head_limit:
-                    # The common case in line: a whole, short message in one frame. The rest is _take_frame.
-                    first = data[position]
-                    second = data[position + 1]
-                    end = position + second - 122
-                    if (first == 0x82 or first == 0x81) and 127 < second <= self._max_short and end <= size:
-                        start = position + 6
-                        payload = apply_mask(data[start:end], data[position + 2 : start])
-                        events.append(payload if first == 0x82 else payload.decode())
-                        position = end
+                if self._message is None and self.state is _OPEN:
+                    taken = self._take_short(data, position, max_messages - len(events), events)
+                    if taken > position:
+                        position = taken
                         continue
                 position = self._take_frame(data, position, events)
                 if self._taken_bytes >= MAX_TAKEN_BYTES:
                     break
-                head_limit = size - 5 if self._message is None and self.state is _OPEN else 0
         except RemoteProtocolError as error:
             return self._fail(error, events)
         except UnicodeDecodeError as error:
@@ -181,6 +175,33 @@ class WebSocketEngine(FrameWriter):
         del payload
         self._take_payload(self._first, unmasked, events)
         return data, len(data) if self.state is _CLOSED else position + len(fresh)
+
+    def _take_short(self, data: bytes, position: int, most: int, events: list[Event]) -> int:
+        """Take whole, short messages of one frame each, which most are; the rest is ``_take_frame``'s.
+
+        Returns:
+            Where they end.
+        """
+        size = len(data)
+        max_short = self._max_short
+        append = events.append
+        for _ in range(most):
+            start = position + 6
+            if start > size:
+                break
+            second = data[position + 1]
+            end = start + second - 128
+            if not 127 < second <= max_short or end > size:
+                break
+            first = data[position]
+            if first == 0x82:
+                append(apply_mask(data[start:end], data[start - 4 : start]))
+            elif first == 0x81:
+                append(apply_mask(data[start:end], data[start - 4 : start]).decode())
+            else:
+                break
+            position = end
+        return position
 
     def _hold(self, data: bytes, position: int) -> None:
         self._rest = data
@@ -286,6 +307,7 @@ class WebSocketEngine(FrameWriter):
             # RFC 6455 §5.5.2: "unless it already received a Close frame"; that ours is sent is no reason.
             self._send_pong(payload)
             return
+        self.has_others = True
         if opcode == _PONG:
             events.append(PongReceived(payload))
             return
@@ -304,6 +326,7 @@ class WebSocketEngine(FrameWriter):
         """Answer a breach of the protocol and read no more, RFC 6455 §7.1.7."""
         self._close(Step.FAIL, error.close_code, str(error))
         self._message = None
+        self.has_others = True
         events.append(ConnectionFailed(error))
         return events
 

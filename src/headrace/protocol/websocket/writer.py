@@ -46,18 +46,23 @@ class FrameWriter:
         out_bytes: size of the out-buffer.
     """
 
-    __slots__ = ("_deflate", "_late_pong", "_out", "_pong_bytes", "out_bytes", "state")
+    __slots__ = ("_deflate", "_late_pong", "_long_bytes", "_out", "_pong_bytes", "out_bytes", "state")
 
     def __init__(self, deflate: DeflateAgreement | None) -> None:
         self.state = _OPEN
         self.out_bytes = 0
         self._deflate = deflate
+        self._long_bytes = 126 if deflate is None else min(126, deflate.min_bytes)
+        """Size from which a message has a longer head, or may be compressed."""
         self._out: list[bytes] = []
         self._pong_bytes = 0
         self._late_pong = b""
 
-    def send_text(self, text: str) -> None:
+    def send_text(self, text: str) -> int:
         """Send a text message.
+
+        Returns:
+            ``out_bytes``.
 
         Raises:
             LocalProtocolError: the connection is not open, or the text holds a surrogate, which UTF-8 has
@@ -70,14 +75,17 @@ class FrameWriter:
         except UnicodeEncodeError as error:
             raise LocalProtocolError(f"Text cannot be sent as UTF-8: {error}"[:200]) from error
         size = len(payload)
-        if size < 126 and (self._deflate is None or size < self._deflate.min_bytes):
-            self._out.append(_SHORT_TEXT_HEADS[size] + payload)
-            self.out_bytes += size + 2
-        else:
-            self._send_message(_TEXT, payload)
+        if size >= self._long_bytes:
+            return self._send_message(_TEXT, payload)
+        self._out.append(_SHORT_TEXT_HEADS[size] + payload)
+        self.out_bytes = out_bytes = self.out_bytes + size + 2
+        return out_bytes
 
-    def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
+    def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
         """Send a binary message; what is not ``bytes`` is copied at once.
+
+        Returns:
+            ``out_bytes``.
 
         Raises:
             LocalProtocolError: the connection is not open.
@@ -87,11 +95,11 @@ class FrameWriter:
             raise LocalProtocolError("Bytes cannot be sent: the connection is closing")
         payload = data if type(data) is bytes else bytes(memoryview(data))
         size = len(payload)
-        if size < 126 and (self._deflate is None or size < self._deflate.min_bytes):
-            self._out.append(_SHORT_BINARY_HEADS[size] + payload)
-            self.out_bytes += size + 2
-        else:
-            self._send_message(_BINARY, payload)
+        if size >= self._long_bytes:
+            return self._send_message(_BINARY, payload)
+        self._out.append(_SHORT_BINARY_HEADS[size] + payload)
+        self.out_bytes = out_bytes = self.out_bytes + size + 2
+        return out_bytes
 
     def send_ping(self, payload: bytes) -> None:
         """Send a Ping frame, RFC 6455 §5.5.2.
@@ -130,7 +138,7 @@ class FrameWriter:
         out.clear()
         return data
 
-    def _send_message(self, first: int, payload: bytes) -> None:
+    def _send_message(self, first: int, payload: bytes) -> int:
         """Write a message of any size as one frame.
 
         Args:
@@ -152,6 +160,7 @@ class FrameWriter:
             head = bytes((first, 127)) + size.to_bytes(8, "big")
         self._out += (head, payload)
         self.out_bytes += len(head) + size
+        return self.out_bytes
 
     def _send_pong(self, payload: bytes) -> None:
         """Answer a Ping. A peer that sends Pings and reads nothing must not fill the memory."""
