@@ -59,7 +59,7 @@ OPTIONAL = {
 """Optional dependencies, which may be imported inside a function."""
 
 BEHIND_AN_EXTRA = ("headrace.telemetry.tracing.tracer",)
-"""Modules of ours that import optional dependencies at their top, and so stand inside functions themselves."""
+"""Modules of ours with optional dependencies at their top, which so stand inside functions themselves."""
 
 
 @dataclass(frozen=True)
