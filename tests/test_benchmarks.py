@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
+from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import pytest
 from benchmarks.clients import WrongAnswer
@@ -23,6 +26,10 @@ from benchmarks.measure import (
     wait_settled_memory,
 )
 from benchmarks.report import Table, render_table
+from benchmarks.stack.evidence import Left, check_left, count_requests, expect
+from benchmarks.stack.report import SPANS, added_us, render_bars, render_rows
+from benchmarks.stack.rows import ROWS, Evidence, Ports
+from benchmarks.stack.sink import Sink, SinkServer
 from benchmarks.websocket_client import ACCEPT, parse_handshake
 from benchmarks.websocket_messages import (
     FLUSH_TAIL,
@@ -34,6 +41,8 @@ from benchmarks.websocket_messages import (
     encode_messages,
 )
 from benchmarks.workloads import WORKLOADS
+
+from headrace.cli.run import command as run_command
 
 WRK = """\
 Running 2s test @ http://127.0.0.1:9000/
@@ -243,3 +252,126 @@ def test_handshake_says_what_was_agreed() -> None:
         parse_handshake(head % (b"x", b""))
     with pytest.raises(WrongAnswer, match="403"):
         parse_handshake(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+
+def test_rows_of_the_stack_use_options_that_exist() -> None:
+    options = {option for param in run_command.params for option in (*param.opts, *param.secondary_opts)}
+    for row in ROWS.values():
+        if row.program[0] == "headrace":
+            used = {argument for argument in row.program if argument.startswith("--")}
+            assert used <= options, row.name
+
+
+def test_a_row_without_tracing_is_told_nothing_of_it() -> None:
+    ports = Ports(sink=4318, admin=9000)
+    for row in ROWS.values():
+        command = row.server(ports).command(row.application, 8000)
+        is_told = any(argument.startswith("OTEL_") for argument in command)
+        assert is_told == (row.evidence.sampled is not None), row.name
+        assert ("127.0.0.1:9000" in command) == (row.evidence.metrics == "admin"), row.name
+
+
+METRICS = """\
+# TYPE http_request_duration_seconds histogram
+http_request_duration_seconds_bucket{endpoint="/",method="GET",status="200",le="0.005"} 40
+http_request_duration_seconds_count{endpoint="/",method="GET",status="200"} 41
+http_request_duration_seconds_sum{endpoint="/",method="GET",status="200"} 0.5
+http_request_duration_seconds_count{endpoint="/x}y",method="POST",status="500"} 1.0 # {trace_id="5"} 0.1
+http_request_duration_seconds_count{method="GET",path="/metrics"} 7.0
+http_request_size_bytes_count{endpoint="/",method="GET"} 90
+"""
+
+
+def test_requests_are_counted_from_a_page_of_metrics() -> None:
+    assert count_requests(METRICS) == 42
+
+
+def test_expected_traces_allow_for_requests_under_way_and_for_chance() -> None:
+    every = expect(1000, 64)
+    assert (every.lowest, every.highest) == (1000, 1128)
+    none = expect(1000, 64, 0.0)
+    assert (none.lowest, none.highest) == (0, 0)
+    tenth = expect(10_000, 64, 0.1)
+    assert (tenth.lowest, tenth.highest) == (820, 1193)  # six times a deviation of 30
+
+
+@pytest.mark.parametrize(
+    ("left", "missing"),
+    [
+        (Left(lines=999, counted=1000, spans=100), "999 lines in the log"),
+        (Left(lines=1000, counted=0, spans=100), "0 requests in the metrics"),
+        (Left(lines=1000, counted=1000, spans=1000), "1000 server spans in the sink"),
+        (Left(lines=1000, counted=1129, spans=100), "1129 requests in the metrics, expected 1000 to 1128"),
+    ],
+)
+def test_a_stack_that_does_too_little_or_too_much_gets_no_figure(left: Left, missing: str) -> None:
+    evidence = Evidence(lines=True, metrics="admin", sampled=0.1)
+    check_left(evidence, Left(lines=1000, counted=1064, spans=100), 1000, 64)
+    with pytest.raises(WrongAnswer, match=missing):
+        check_left(evidence, left, 1000, 64)
+
+
+def test_what_is_not_asked_for_is_not_missed() -> None:
+    check_left(Evidence(), Left(), 1000, 64)
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    server = SinkServer()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield Sink(server.server_port)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_sink_counts_spans_by_kind_and_maker(sink: Sink) -> None:
+    pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    # ExportTraceServiceRequest{1: ResourceSpans{2: ScopeSpans{1: Scope{1: "me"}, 2: Span{6: kind}, ...}}}
+    spans = b"\x12\x02\x30\x02" + b"\x12\x02\x30\x01" + b"\x12\x02\x30\x02"
+    scope = b"\x0a\x04\x0a\x02me" + spans
+    resource = b"\x12" + bytes([len(scope)]) + scope
+    export = b"\x0a" + bytes([len(resource)]) + resource
+    connection = HTTPConnection("127.0.0.1", sink.port)
+    for _ in range(2):
+        connection.request("POST", "/v1/traces", export)
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (200, b"")
+    connection.close()
+    counts = sink.counts()
+    assert (counts.server, counts.other, counts.makers) == (4, 2, {"me": 6})
+
+
+def make_stack_table() -> Table:
+    """Two rounds; the machine was half as fast in the second."""
+    table = Table(WORKLOADS["fastapi"])
+    for number, slowness in enumerate([1.0, 2.0]):
+        for name, cpu_us in (("uvicorn", 60.0), ("headrace", 40.0), ("stack-10", 50.0), ("recipe", 800.0)):
+            row = figures(cpu_us * slowness, 1e6 / cpu_us / slowness)
+            table.add(name, number, row | {SPANS: 0.1, "foreign_share": 0.0})
+    table.failures["stack-100"] = "7 server spans in the sink, expected 1000 to 1128"
+    return table
+
+
+def test_bars_of_the_stack_are_met_missed_or_unknown() -> None:
+    lines = render_bars(make_stack_table()).splitlines()
+    assert lines[-3].endswith("| 1 | 1.20 | met | 1.20 |")
+    assert lines[-2].endswith("| 0.85 | - | - | - |")
+    assert lines[-1].endswith("| 8 | 16.00 | met | 16.00 |")
+    slow = make_stack_table()
+    slow.samples["uvicorn"] = {0: figures(45.0, 1e6 / 45.0)}
+    assert render_bars(slow).splitlines()[-3].endswith("| 1 | 0.90 | missed | 0.90 |")
+
+
+def test_rows_of_the_stack_say_what_a_layer_adds() -> None:
+    table = make_stack_table()
+    assert added_us(table, "stack-10", "headrace") == 15.0
+    assert added_us(table, "stack-100", "headrace") is None
+    text = render_rows(table, [ROWS[name] for name in ("headrace", "stack-10", "stack-100")], "fastapi")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+    expected = "| whole stack, 10 % sampled | 15,000 | 75.00 | 50.00 | 15.00 | -15.00 | 1.20 | 16.00 | 0.10 |"
+    assert rows[3] == expected
+    assert rows[4].startswith("| whole stack, all sampled | 7 server spans in the sink")
+    assert "- whole stack, all sampled failed: 7 server spans" in text
