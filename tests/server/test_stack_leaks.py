@@ -15,7 +15,8 @@ import pytest
 
 from live import LiveServer, eventually
 
-pytest.importorskip("opentelemetry.sdk")
+trace = pytest.importorskip("opentelemetry.trace")
+once = pytest.importorskip("opentelemetry.util._once")
 
 Serve = Callable[..., LiveServer]
 
@@ -84,6 +85,9 @@ def series_bytes(server: LiveServer) -> int:
 
 
 def test_nothing_stays_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The provider that is made here is the process's, and other tests want none.
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", once.Once())
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     server = serve(application, stack=True, tracing=True, access_log=True, access_log_format="json")
     for _ in range(2):

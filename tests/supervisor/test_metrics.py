@@ -204,7 +204,7 @@ class TestReplacedWorkers:
         server.wait_line(r"Reloaded\.")
         figures = scrape(server, tmp_path)
         assert figures['headrace_worker_restarts_total{reason="reload"}'] == 2
-        os.kill(server.workers()[0], signal.SIGTERM)
+        os.kill(server.wait_ready(2)[0], signal.SIGTERM)
 
         def restarts(reason: str) -> float:
             return scrape(server, tmp_path)[f'headrace_worker_restarts_total{{reason="{reason}"}}']
