@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -92,12 +93,19 @@ def test_json_both_ways(client: httpx.Client) -> None:
 
 @served("raw", *FRAMEWORKS, with_stack_only=True)
 def test_stack_is_on(client: httpx.Client, server: HeadraceProcess) -> None:
-    answer = client.get("/json", headers={"X-Request-ID": "asked-for"})
+    trace_id = secrets.token_hex(16)
+    fields = {"X-Request-ID": "asked-for", "traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    answer = client.get("/json", headers=fields)
     assert answer.headers["x-request-id"] == "asked-for"
     assert "app;dur=" in answer.headers["server-timing"]
     server.wait_line(r'"asked-for"')
     if HAS_TRACING:
+        server.wait_line(f'"trace_id": "0x{trace_id}"')
         server.wait_line(r'"kind": "SpanKind.SERVER"')
+        # Spans come in their order: a second one of the first request would be there by then.
+        client.get("/json", headers={"traceparent": f"00-{'1' * 32}-00f067aa0ba902b7-01"})
+        server.wait_line(f'"trace_id": "0x{"1" * 32}"')
+        assert server.output.count(f'"trace_id": "0x{trace_id}"') == 1
 
 
 @every_application
