@@ -356,6 +356,7 @@ def make_stack_table() -> Table:
 
 def test_bars_of_the_stack_are_met_missed_or_unknown() -> None:
     lines = render_bars(make_stack_table()).splitlines()
+    assert len({line.count("|") for line in lines[2:]}) == 1
     assert lines[-3].endswith("| 1 | 1.20 | met | 1.20 |")
     assert lines[-2].endswith("| 0.85 | - | - | - |")
     assert lines[-1].endswith("| 8 | 16.00 | met | 16.00 |")
@@ -371,7 +372,18 @@ def test_rows_of_the_stack_say_what_a_layer_adds() -> None:
     text = render_rows(table, [ROWS[name] for name in ("headrace", "stack-10", "stack-100")], "fastapi")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
-    expected = "| whole stack, 10 % sampled | 15,000 | 75.00 | 50.00 | 15.00 | -15.00 | 1.20 | 16.00 | 0.10 |"
+    expected = (
+        "| whole stack, 10 % sampled | 15,000 | 1.00 | 75.00 | 50.00 | 15.00 | -15.00 | 1.20 | 16.00 | 0.10 |"
+    )
     assert rows[3] == expected
     assert rows[4].startswith("| whole stack, all sampled | 7 server spans in the sink")
     assert "- whole stack, all sampled failed: 7 server spans" in text
+
+
+def test_a_row_that_waited_for_the_load_is_noted() -> None:
+    table = make_stack_table()
+    rows = [ROWS["uvicorn"]]
+    assert "the load was the slower side" not in render_rows(table, rows, "fastapi")
+    for sample in table.samples["uvicorn"].values():
+        sample["busy_share"] = 0.84
+    assert "- uvicorn, bare had 84% of its core to do" in render_rows(table, rows, "fastapi")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from benchmarks.figures import RATE, REQUEST_CPU
+from benchmarks.figures import BUSY, RATE, REQUEST_CPU
 from benchmarks.report import DISTURBANCE_LIMIT, NOTHING, Table
 from benchmarks.stack.rows import ROWS, Row, Subject
 
@@ -16,6 +16,8 @@ REFERENCES: dict[Subject, tuple[str, str]] = {
 }
 """Subject to the rows that the others are held against: uvicorn bare and headrace bare."""
 RECIPE = "recipe"
+FULL = 0.95
+"""Share of its core below which a server waited for the load, and its rate says little."""
 SPANS = "spans_per_request"
 
 
@@ -55,7 +57,15 @@ def added_us(table: Table, row: str, reference: str) -> float | None:
 def render_rows(table: Table, rows: list[Row], subject: Subject) -> str:
     """One application's rows as a Markdown table."""
     uvicorn, headrace = REFERENCES[subject]
-    heads = ["", RATE.label, REQUEST_CPU.label, "best", "µs above headrace bare", "µs above uvicorn bare"]
+    heads = [
+        "",
+        RATE.label,
+        BUSY.label,
+        REQUEST_CPU.label,
+        "best",
+        "µs above headrace bare",
+        "µs above uvicorn bare",
+    ]
     heads += ["requests/s ÷ uvicorn bare", "÷ recipe", "spans/request"]
     lines = [f"## {table.workload.title}", "", _row(heads), _row([":--", *["--:"] * (len(heads) - 1)])]
     for row in rows:
@@ -67,6 +77,7 @@ def render_rows(table: Table, rows: list[Row], subject: Subject) -> str:
         spans = median(figures[SPANS] for figures in samples)
         cells = [
             _number(table.median(row.name, RATE), 0),
+            _number(table.median(row.name, BUSY), 2),
             _number(table.median(row.name, REQUEST_CPU), 2),
             _number(table.best(row.name, REQUEST_CPU), 2),
             _number(added_us(table, row.name, headrace), 2),
@@ -84,8 +95,8 @@ def render_bars(table: Table) -> str:
     lines = [
         "## Bars",
         "",
-        _row(["requests/s", "wanted", "measured", ""]),
-        _row([":--", "--:", "--:", ":--"]),
+        _row(["requests/s", "wanted", "measured", "", "by CPU"]),
+        _row([":--", "--:", "--:", ":--", "--:"]),
     ]
     return "\n".join([*lines, *(bar.render(table) for bar in BARS), ""])
 
@@ -93,6 +104,13 @@ def render_bars(table: Table) -> str:
 def render_notes(table: Table) -> list[str]:
     """What the reader must know about the figures above, if anything."""
     notes = [f"- {ROWS[name].title} failed: {reason}." for name, reason in table.failures.items()]
+    for name in table.samples:
+        busy = table.median(name, BUSY)
+        if busy < FULL:
+            notes.append(
+                f"- {ROWS[name].title} had {busy:.0%} of its core to do: the load was the slower side, "
+                "perhaps disturbed, and ratios to its rate flatter the others."
+            )
     who_by_key: dict[Literal["foreign_share", "stolen_share"], str]
     who_by_key = {"foreign_share": "other processes", "stolen_share": "other machines"}
     for key, who in who_by_key.items():
