@@ -12,6 +12,7 @@ from headrace.asgi.http import HTTPExchange
 from headrace.asgi.response_state import MESSAGES, ResponseState
 from headrace.errors import ASGIError, RemoteProtocolError
 from headrace.protocol.events import RequestReceived
+from task_runner import run_exchange
 
 STATES = list(ResponseState)
 KINDS = sorted({kind for _, kind in MESSAGES} | {"http.response.nonsense", "http.request", "websocket.send"})
@@ -314,7 +315,7 @@ class TestRun:
 
         exchange, stream = exchange_for(application, end_stream=False)
         exchange.fail(RemoteProtocolError("too large", 413))
-        run(exchange.run())
+        run(run_exchange(exchange, stream.told))
         assert stream.engine.calls == ["drop", ("error", 413)]
         assert exchange.status == 413
         assert stream.told == ["done"]
@@ -332,7 +333,7 @@ class TestRun:
         stream.is_draining = True
         if is_told:
             exchange.tell_to_end()
-        run(exchange.run())
+        run(run_exchange(exchange, stream.told))
         assert stream.engine.calls[-1] == ("data", b"", True)
         assert stream.told == ["complete", "done"]
         assert not caplog.records
@@ -344,7 +345,7 @@ class TestRun:
 
         exchange, stream = exchange_for(application)
         exchange.half_close()
-        run(exchange.run())
+        run(run_exchange(exchange, stream.told))
         assert stream.told == ["abort", "done"]
         assert not caplog.records
 
@@ -356,7 +357,7 @@ class TestRun:
             raise error
 
         exchange, stream = exchange_for(application)
-        run(exchange.run())
+        run(run_exchange(exchange, stream.told))
         assert stream.engine.calls[-1] == ("error", 500)
         assert stream.told == ["complete", "done"]
         (record,) = caplog.records
@@ -369,10 +370,11 @@ class TestRun:
         exchange, stream = exchange_for(application)
 
         async def main() -> None:
-            exchange.task = asyncio.create_task(exchange.run())
-            await asyncio.sleep(0)
-            exchange.task.cancel()
-            await exchange.task
+            running = asyncio.create_task(run_exchange(exchange, stream.told))
+            while exchange.task is None:
+                await asyncio.sleep(0)
+            exchange.cancel("the server stops")
+            await running
 
         run(main())
         assert stream.engine.calls[-1] == ("error", 503)

@@ -11,6 +11,7 @@ from headrace.asgi.websocket import HIGH_WATER_BYTES, WebSocketSession
 from headrace.errors import ASGIError, ClientDisconnected, LocalProtocolError
 from headrace.protocol.events import RequestReceived
 from live import PATIENCE_S
+from task_runner import run_exchange
 
 CONNECT = {"type": "websocket.connect"}
 
@@ -281,7 +282,7 @@ class TestHandshake:
                 raise KeyError
 
         session, channel = session_for(application)
-        asyncio.run(session.run())
+        asyncio.run(run_exchange(session, channel.told))
         assert channel.engine.calls == calls
         assert channel.told[-1] == "done"
 
@@ -295,7 +296,7 @@ class TestHandshake:
                 raise error
 
         session, channel = session_for(application)
-        asyncio.run(session.run())
+        asyncio.run(run_exchange(session, channel.told))
         # Else the connection would stay for ever.
         assert channel.told == ["abort", "done"]
         assert [record for record in caplog.records if record.levelno > logging.INFO] == []
@@ -439,7 +440,7 @@ class TestEnd:
                 raise error
 
         session, channel = session_for(application)
-        asyncio.run(session.run())
+        asyncio.run(run_exchange(session, channel.told))
         assert channel.told == told
         faults = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert [record.getMessage() for record in faults] == ["Exception in ASGI application\n"] * (
@@ -460,7 +461,7 @@ class TestEnd:
                 raise error
 
         session, channel = session_for(application)
-        asyncio.run(session.run())
+        asyncio.run(run_exchange(session, channel.told))
         assert channel.told == ["done"]
         assert any(record.levelno >= logging.ERROR for record in caplog.records) is is_logged
 
@@ -471,10 +472,11 @@ class TestEnd:
             await asyncio.Event().wait()
 
         async def main() -> None:
-            session.task = asyncio.ensure_future(session.run())
-            await asyncio.sleep(0)
+            running = asyncio.create_task(run_exchange(session, channel.told))
+            while session.task is None:
+                await asyncio.sleep(0)
             session.cancel("the server stops")
-            await session.task
+            await running
 
         session, channel = session_for(application)
         asyncio.run(main())

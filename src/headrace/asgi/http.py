@@ -53,10 +53,11 @@ _EXPECTED = {
 class HTTPExchange:
     """One request and its response.
 
-    The connection feeds it (``feed``, ``disconnect``, ``fail``) and runs ``run`` in a task of its own; the
-    application sees ``receive`` and ``send``.
+    The connection feeds it (``feed``, ``disconnect``, ``fail``), a task of the turn runs its application
+    between ``begin`` and ``leave_task``; the application sees ``receive`` and ``send``.
 
     Attributes:
+        application: what answers.
         scope: the ASGI scope.
         state: how far the response is, a ``ResponseState`` as a plain number.
         status: of the response, once started; 499 when the client left before.
@@ -71,7 +72,7 @@ class HTTPExchange:
         is_head: the method is HEAD, whatever the application makes of its scope.
         buffered_bytes: of the body, waiting for the application.
         received_bytes: of the body, so far.
-        task: that runs the application, from when it has begun.
+        task: that runs the application, while it does.
         error: what the application raised and nobody else took.
     """
 
@@ -79,9 +80,9 @@ class HTTPExchange:
     """Whether its end is told to the consumers of ``telemetry.exchange``."""
 
     __slots__ = (
-        "_application", "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body",
-        "_is_withdrawn", "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_turn",
-        "_waiting", "_wants_trailers", "begun_s", "buffered_bytes", "error", "is_disconnected", "is_head",
+        "_body", "_body_ended", "_body_taken", "_engine", "_half_closed", "_has_body", "_is_withdrawn",
+        "_left", "_news", "_stream", "_stream_id", "_told_to_end", "_trailers", "_turn", "_waiting",
+        "_wants_trailers", "application", "begun_s", "buffered_bytes", "error", "is_disconnected", "is_head",
         "own_fields", "received_bytes", "response_headers", "scope", "sent_bytes", "started_s", "state",
         "status", "task",
     )  # fmt: skip
@@ -89,7 +90,7 @@ class HTTPExchange:
     def __init__(
         self, application: ASGIApplication, stream: Stream, scope: dict[str, Any], event: RequestReceived
     ) -> None:
-        self._application = application
+        self.application = application
         self._stream = stream
         self._engine = stream.engine
         self._turn = stream.turn
@@ -219,29 +220,42 @@ class HTTPExchange:
         """Nobody wants the answer any more: an application that has not begun is not called."""
         self._is_withdrawn = True
 
-    async def run(self) -> None:
-        """Call the application, and answer for it when it does not answer; in a task of its own."""
+    # The side of the task that runs the application
+
+    def begin(self, task: asyncio.Task[None]) -> HTTPExchange | None:
+        """The application is to be called, in this task; None when nobody wants its answer any more."""
         if self._is_withdrawn:
             self._stream.on_application_done(self)
-            return
-        self.task = asyncio.current_task()
+            return None
+        self.task = task
         if self.own_fields is not None:
             self.begun_s = monotonic()
-        try:
-            result: object = await self._application(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
-        except asyncio.CancelledError as error:
-            # Ends here: nobody waits for the task. Cancelled by the server, or raised by the application.
-            if self.task is None or not self.task.cancelling():
-                self._on_error(error)
-            self._give_up(503)
-        except BaseException as error:
+        return self
+
+    def on_return(self, result: object) -> None:
+        """The application has returned: answer for it if it has not."""
+        if self.state == _BODY and self._left is None and (self._told_to_end or self._stream.is_draining):
+            # It went because the server stops, of which it may know before us (sse-starlette does).
+            self._send_body(b"", False)
+        if self.state != _COMPLETE and not self.is_disconnected:
+            self._on_unfinished()
+        elif result is not None:
+            _logger.error("ASGI callable should return None, but returned '%s'.", result)
+
+    def on_raise(self, error: BaseException) -> None:
+        """The application has raised this, or was cancelled: answer for it if it has not."""
+        if not isinstance(error, asyncio.CancelledError):
             self._on_error(error)
-            if isinstance(error, KeyboardInterrupt):
-                raise
-        else:
-            self._on_return(result)
-        finally:
-            self._stream.on_application_done(self)
+            return
+        # It ends here: nobody waits for the task. Cancelled by the server, or raised by the application.
+        if self.task is None or not self.task.cancelling():
+            self._on_error(error)
+        self._give_up(503)
+
+    def leave_task(self) -> None:
+        """The task has done with it."""
+        self.task = None
+        self._stream.on_application_done(self)
 
     # The application's side
 
@@ -466,15 +480,6 @@ class HTTPExchange:
         self.disconnect()
         self.state = _COMPLETE
         self._stream.abort()
-
-    def _on_return(self, result: object) -> None:
-        if self.state == _BODY and self._left is None and (self._told_to_end or self._stream.is_draining):
-            # It went because the server stops, of which it may know before us (sse-starlette does).
-            self._send_body(b"", False)
-        if self.state != _COMPLETE and not self.is_disconnected:
-            self._on_unfinished()
-        elif result is not None:
-            _logger.error("ASGI callable should return None, but returned '%s'.", result)
 
     def _on_unfinished(self) -> None:
         """The application returned without ending its response."""

@@ -178,6 +178,19 @@ class WebSocketSession(HTTPExchange):
         super().half_close()
         self.end(ABNORMAL_CLOSURE)
 
+    # The side of the task that runs the application
+
+    def on_return(self, result: object) -> None:
+        """The application has returned: the session ends with it."""
+        if self._channel is None:
+            if self.state != _COMPLETE and not self.is_disconnected:
+                self._on_unfinished()
+        elif self._end is None:
+            self.messages.clear()
+            self._channel.close(NORMAL_CLOSURE, "")
+        elif result is not None:
+            _logger.error("ASGI callable should return None, but returned '%s'.", result)
+
     # The application's side
 
     async def receive(self) -> Message:
@@ -328,16 +341,6 @@ class WebSocketSession(HTTPExchange):
         if kind == "websocket.close":
             return FINISHED
         raise ClientDisconnected("The WebSocket is closed")
-
-    def _on_return(self, result: object) -> None:
-        if self._channel is None:
-            if self.state != _COMPLETE and not self.is_disconnected:
-                self._on_unfinished()
-        elif self._end is None:
-            self.messages.clear()
-            self._channel.close(NORMAL_CLOSURE, "")
-        elif result is not None:
-            _logger.error("ASGI callable should return None, but returned '%s'.", result)
 
     def _on_error(self, error: BaseException) -> None:
         if self._channel is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Any, Protocol, cast
 
-from headrace.asgi.finished import FINISHED
 from headrace.asgi.http import HTTPExchange
 from headrace.asgi.scope import ScopeTemplate
 from headrace.asgi.websocket import WebSocketSession
@@ -107,15 +106,15 @@ class HTTP2Stream:
         else:
             start_together(runtime, event, [self])
 
-    def run(self) -> Coroutine[Any, Any, None]:
-        """Make the exchange of a request that has waited for its turn, and run its application."""
+    def begin(self, task: asyncio.Task[None]) -> HTTPExchange | None:
+        """Make the exchange of a request that has waited for its turn; None if it was reset meanwhile."""
         request = self.request
         if request is None:
-            return FINISHED
+            return None
         self.request = None
         exchange = self.exchange = self._make(request)
         self._connection.runtime.running.add(exchange)
-        return exchange.run()
+        return exchange.begin(task)
 
     def feed(self, event: DataReceived) -> None:
         """Take a piece of the request's body, or of the tunnel."""

@@ -56,7 +56,7 @@ class PlainServer:
     """
 
     def __init__(self, application: ASGIApplication, sockets: list[socket.socket]) -> None:
-        self._stack = Stack(application, application, application, (), None, None)
+        self._stack = Stack(application, application, application)
         self._sockets = sockets
 
     async def start(self) -> None:

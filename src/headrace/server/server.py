@@ -325,7 +325,7 @@ class Server:
         tls = self._tls
         observation.begin(application, name)
         stack = build_stack(config, application, observation)
-        turn = Turn(asyncio.get_running_loop(), context)
+        turn = Turn(asyncio.get_running_loop(), context, stack.variables)
         slot = None if self._seat is None else self._seat.board_slot
         listeners = Listeners(config.listen, "http" if tls is None else "https", sockets, slot)
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from headrace.asgi.http import OwnFields
 from headrace.config import Config
@@ -17,7 +18,9 @@ from headrace.middleware.tracing import Tracing
 from headrace.middleware.websocket_limit import WebSocketLimit
 from headrace.server.observation import Observation
 from headrace.server.own_fields import handshake_fields, own_fields
+from headrace.server.turn import Variables
 from headrace.telemetry.exchange import Consumer
+from headrace.telemetry.request_context import request_id_var
 from headrace.types import ASGIApplication
 
 _Wrap = Callable[[Config, Observation, ASGIApplication], ASGIApplication]
@@ -100,14 +103,16 @@ class Stack:
         websocket: for WebSockets.
         consumers: are told of each finished exchange.
         own_fields, handshake_fields: give the fields that the server adds to responses.
+        variables: that a layer sets in each request, with what they are elsewhere.
     """
 
     whole: ASGIApplication
     unforwarded: ASGIApplication
     websocket: ASGIApplication
-    consumers: tuple[Consumer, ...]
-    own_fields: OwnFields | None
-    handshake_fields: OwnFields | None
+    consumers: tuple[Consumer, ...] = ()
+    own_fields: OwnFields | None = None
+    handshake_fields: OwnFields | None = None
+    variables: Variables = ()
 
 
 def build_stack(config: Config, application: ASGIApplication, observation: Observation) -> Stack:
@@ -128,7 +133,17 @@ def build_stack(config: Config, application: ASGIApplication, observation: Obser
         observation.consumers(),
         own_fields(config.stack),
         handshake_fields(config.stack),
+        _variables(config, observation),
     )
+
+
+def _variables(config: Config, observation: Observation) -> Variables:
+    found: list[tuple[ContextVar[Any], Any]] = []
+    if config.stack.has("request_id"):
+        found.append((request_id_var, ""))
+    if observation.tracer is not None:
+        found += observation.tracer.variables()
+    return found
 
 
 def describe_stack(config: Config) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -75,6 +76,14 @@ class RequestTracer:
             base: the context that what the request brings is put on.
         """
         raise NotImplementedError
+
+    def variables(self) -> list[tuple[ContextVar[Any], Any]]:
+        """The context variable that ``begin`` sets, and what it is elsewhere; none if spans are not ours."""
+        if self.maker is not None:
+            return []
+        outside = otel_context.get_current()
+        variable = getattr(copy_context().run(attach, outside), "var", None)
+        return [] if variable is None else [(variable, outside)]
 
     def drain(self) -> None:
         """Send what is finished, for as long as ``consumer.close`` may take; from any thread."""
