@@ -9,8 +9,10 @@ from typing import Any
 from headrace.server.turn import Turn
 
 
-async def run_exchange(exchange: Any, told: list[Any]) -> None:
-    """Run it in a turn of its own, until its stream is told that it is ``done``."""
-    Turn(asyncio.get_running_loop(), contextvars.copy_context()).start(exchange)
-    while "done" not in told:
+async def run_exchange(exchange: Any) -> None:
+    """Run it in a turn of its own, until its end."""
+    turn = Turn(asyncio.get_running_loop(), contextvars.copy_context())
+    turn.running.add(exchange)
+    turn.start(exchange)
+    while exchange in turn.running:
         await asyncio.sleep(0)

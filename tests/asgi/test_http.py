@@ -90,9 +90,6 @@ class FakeStream:
     def on_response_complete(self, exchange: Any) -> None:
         self.told.append("complete")
 
-    def on_application_done(self, exchange: Any) -> None:
-        self.told.append("done")
-
     async def send_file(self, file: int, offset: int, count: int) -> int:
         return count if self.file_bytes is None else self.file_bytes
 
@@ -315,10 +312,10 @@ class TestRun:
 
         exchange, stream = exchange_for(application, end_stream=False)
         exchange.fail(RemoteProtocolError("too large", 413))
-        run(run_exchange(exchange, stream.told))
+        run(run_exchange(exchange))
         assert stream.engine.calls == ["drop", ("error", 413)]
         assert exchange.status == 413
-        assert stream.told == ["done"]
+        assert stream.told == []
         assert not caplog.records
 
     @pytest.mark.parametrize("is_told", [False, True])
@@ -333,9 +330,9 @@ class TestRun:
         stream.is_draining = True
         if is_told:
             exchange.tell_to_end()
-        run(run_exchange(exchange, stream.told))
+        run(run_exchange(exchange))
         assert stream.engine.calls[-1] == ("data", b"", True)
-        assert stream.told == ["complete", "done"]
+        assert stream.told == ["complete"]
         assert not caplog.records
 
     def test_stream_that_ends_because_the_client_left(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -345,8 +342,8 @@ class TestRun:
 
         exchange, stream = exchange_for(application)
         exchange.half_close()
-        run(run_exchange(exchange, stream.told))
-        assert stream.told == ["abort", "done"]
+        run(run_exchange(exchange))
+        assert stream.told == ["abort"]
         assert not caplog.records
 
     @pytest.mark.parametrize("error", [KeyError("x"), SystemExit(1), asyncio.CancelledError()])
@@ -357,9 +354,9 @@ class TestRun:
             raise error
 
         exchange, stream = exchange_for(application)
-        run(run_exchange(exchange, stream.told))
+        run(run_exchange(exchange))
         assert stream.engine.calls[-1] == ("error", 500)
-        assert stream.told == ["complete", "done"]
+        assert stream.told == ["complete"]
         (record,) = caplog.records
         assert record.levelno == logging.ERROR
 
@@ -370,7 +367,7 @@ class TestRun:
         exchange, stream = exchange_for(application)
 
         async def main() -> None:
-            running = asyncio.create_task(run_exchange(exchange, stream.told))
+            running = asyncio.create_task(run_exchange(exchange))
             while exchange.task is None:
                 await asyncio.sleep(0)
             exchange.cancel("the server stops")

@@ -111,9 +111,6 @@ class FakeChannel:
     def on_response_complete(self, exchange: Any) -> None:
         self.told.append("complete")
 
-    def on_application_done(self, exchange: Any) -> None:
-        self.told.append("done")
-
     def abort(self) -> None:
         self.told.append("abort")
 
@@ -282,9 +279,8 @@ class TestHandshake:
                 raise KeyError
 
         session, channel = session_for(application)
-        asyncio.run(run_exchange(session, channel.told))
+        asyncio.run(run_exchange(session))
         assert channel.engine.calls == calls
-        assert channel.told[-1] == "done"
 
     @pytest.mark.parametrize("error", [None, ClientDisconnected("x"), OSError("y")])
     def test_application_ends_behind_a_client_that_sent_its_end(
@@ -296,9 +292,9 @@ class TestHandshake:
                 raise error
 
         session, channel = session_for(application)
-        asyncio.run(run_exchange(session, channel.told))
+        asyncio.run(run_exchange(session))
         # Else the connection would stay for ever.
-        assert channel.told == ["abort", "done"]
+        assert channel.told == ["abort"]
         assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
     def test_without_a_client_address(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -425,9 +421,9 @@ class TestEnd:
     @pytest.mark.parametrize(
         ("error", "told"),
         [
-            (None, [("close", 1000, ""), "done"]),
-            (ValueError("x"), [("close", 1011, ""), "done"]),
-            (OSError("x"), [("close", 1011, ""), "done"]),
+            (None, [("close", 1000, "")]),
+            (ValueError("x"), [("close", 1011, "")]),
+            (OSError("x"), [("close", 1011, "")]),
         ],
     )
     def test_of_the_application(
@@ -440,7 +436,7 @@ class TestEnd:
                 raise error
 
         session, channel = session_for(application)
-        asyncio.run(run_exchange(session, channel.told))
+        asyncio.run(run_exchange(session))
         assert channel.told == told
         faults = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert [record.getMessage() for record in faults] == ["Exception in ASGI application\n"] * (
@@ -461,8 +457,8 @@ class TestEnd:
                 raise error
 
         session, channel = session_for(application)
-        asyncio.run(run_exchange(session, channel.told))
-        assert channel.told == ["done"]
+        asyncio.run(run_exchange(session))
+        assert channel.told == []
         assert any(record.levelno >= logging.ERROR for record in caplog.records) is is_logged
 
     def test_by_cancellation(self) -> None:
@@ -472,7 +468,7 @@ class TestEnd:
             await asyncio.Event().wait()
 
         async def main() -> None:
-            running = asyncio.create_task(run_exchange(session, channel.told))
+            running = asyncio.create_task(run_exchange(session))
             while session.task is None:
                 await asyncio.sleep(0)
             session.cancel("the server stops")
@@ -480,5 +476,5 @@ class TestEnd:
 
         session, channel = session_for(application)
         asyncio.run(main())
-        assert channel.told == [("close", 1001, ""), "done"]
+        assert channel.told == [("close", 1001, "")]
         assert receive_all(session)[-1]["code"] == 1001

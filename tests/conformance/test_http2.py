@@ -586,7 +586,7 @@ class TestStreams:
         client = h.connect(server)
         ids = [client.start(b"/held") for _ in range(4)]
         assert [client.response(stream_id).reset for stream_id in ids[2:]] == [h.REFUSED_STREAM] * 2
-        assert len(server.server.runtime.running) == 2
+        eventually(lambda: len(server.server.runtime.running) == 2)
         client.send(reset_frame(ids[0]))
         assert client.get().status == 200
 

@@ -44,9 +44,20 @@ class FakeExchange:
     def __init__(self, body: Body, ended: list[FakeExchange]) -> None:
         self._body = body
         self._ended = ended
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.city = ""
         self.error: BaseException | None = None
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """Set by the turn: to None at the end."""
+        return self._task
+
+    @task.setter
+    def task(self, task: asyncio.Task[None] | None) -> None:
+        self._task = task
+        if task is None:
+            self._ended.append(self)
 
     def begin(self, task: asyncio.Task[None]) -> FakeExchange:
         self.task = task
@@ -68,10 +79,6 @@ class FakeExchange:
 
     def on_raise(self, error: BaseException) -> None:
         self.error = error
-
-    def leave_task(self) -> None:
-        self.task = None
-        self._ended.append(self)
 
 
 class Served:

@@ -54,7 +54,7 @@ class HTTPExchange:
     """One request and its response.
 
     The connection feeds it (``feed``, ``disconnect``, ``fail``), a task of the turn runs its application
-    between ``begin`` and ``leave_task``; the application sees ``receive`` and ``send``.
+    behind ``begin``; the application sees ``receive`` and ``send``.
 
     Attributes:
         application: what answers.
@@ -220,12 +220,11 @@ class HTTPExchange:
         """Nobody wants the answer any more: an application that has not begun is not called."""
         self._is_withdrawn = True
 
-    # The side of the task that runs the application
+    # The turn's side
 
     def begin(self, task: asyncio.Task[None]) -> HTTPExchange | None:
         """The application is to be called, in this task; None when nobody wants its answer any more."""
         if self._is_withdrawn:
-            self._stream.on_application_done(self)
             return None
         self.task = task
         if self.own_fields is not None:
@@ -251,11 +250,6 @@ class HTTPExchange:
         if self.task is None or not self.task.cancelling():
             self._on_error(error)
         self._give_up(503)
-
-    def leave_task(self) -> None:
-        """The task has done with it."""
-        self.task = None
-        self._stream.on_application_done(self)
 
     # The application's side
 

@@ -88,9 +88,6 @@ class Stream(Protocol):
     def on_response_complete(self, exchange: Any) -> None:
         """The response is encoded whole, or nobody takes what is missing; ``finish`` says so too."""
 
-    def on_application_done(self, exchange: Any) -> None:
-        """The application has returned, raised or been cancelled."""
-
     def send_file(self, file: int, offset: int, count: int) -> Awaitable[int]:
         """Write ``count`` bytes of an open file; gives how many went out before the client left."""
 

@@ -79,9 +79,6 @@ class Channel(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Send a Close frame, and ``end`` the session."""
 
-    def on_application_done(self, session: Any) -> None:
-        """The application has returned, raised or been cancelled."""
-
 
 class WebSocketStream(Stream, Protocol):
     """What carries a handshake."""
@@ -183,7 +180,7 @@ class WebSocketSession(HTTPExchange):
         super().half_close()
         self.end(ABNORMAL_CLOSURE)
 
-    # The side of the task that runs the application
+    # The turn's side
 
     def on_return(self, result: object) -> None:
         """The application has returned: the session ends with it."""

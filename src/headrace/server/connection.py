@@ -411,10 +411,6 @@ class HTTPConnection(TimedConnection):
             runtime.connection_limit.replace(self, connection)
         self.transport.set_protocol(connection)
 
-    def on_application_done(self, exchange: HTTPExchange) -> None:
-        """The application's task ends."""
-        self.runtime.on_application_done(exchange)
-
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Write ``count`` bytes of an open file, by the kernel alone where that can be."""
         return await send_file(self, file, offset, count)

@@ -33,7 +33,7 @@ class Drain:
         self._is_forced = is_forced
         self._is_hastened = False
         self._news = asyncio.Event()
-        runtime.on_idle = self._news.set
+        runtime.turn.on_idle = self._news.set
         runtime.on_connection_lost = self._news.set
         runtime.on_swept = self._news.set
 

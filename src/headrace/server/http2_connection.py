@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from time import monotonic
 from typing import cast
 
 from headrace.asgi.scope import ScopeTemplate
@@ -31,7 +32,7 @@ from headrace.protocol.events import (
     TrailersReceived,
 )
 from headrace.protocol.http2 import HTTP2Engine
-from headrace.server.http2_stream import HTTP2Stream, start_together
+from headrace.server.http2_stream import HTTP2Stream
 from headrace.server.runtime import Runtime
 from headrace.server.upgrades import scope_template
 from headrace.types import Address
@@ -218,14 +219,18 @@ class HTTP2Connection(asyncio.Protocol):
                 return
 
     def _start_again(self, request: RequestReceived, stream_ids: list[int]) -> None:
-        """Start what ``HTTP2Stream.start`` would start one by one."""
-        streams = [HTTP2Stream(self, stream_id) for stream_id in stream_ids]
-        self.streams.update(zip(stream_ids, streams, strict=True))
-        if self.runtime.has_limits or request.upgrade:
-            for stream in streams:
+        """Do for several what ``HTTP2Stream.start`` does for one."""
+        runtime = self.runtime
+        if runtime.has_limits or request.upgrade:
+            for stream_id in stream_ids:
+                stream = self.streams[stream_id] = HTTP2Stream(self, stream_id)
                 stream.start(request)
-        else:
-            start_together(self.runtime, request, streams)
+            return
+        runtime.total_requests += len(stream_ids)
+        started_s = monotonic() if runtime.takes_time else 0.0
+        streams = [HTTP2Stream(self, stream_id, request, started_s) for stream_id in stream_ids]
+        self.streams.update(zip(stream_ids, streams, strict=True))
+        runtime.turn.start_all(streams)
 
     def _on_closed(self, stream_ids: list[int]) -> None:
         streams = self.streams

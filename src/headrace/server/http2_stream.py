@@ -84,7 +84,13 @@ class HTTP2Stream:
         "stream_id", "turn",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, stream_id: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        stream_id: int,
+        request: RequestReceived | None = None,
+        started_s: float = 0.0,
+    ) -> None:
         self._connection = connection
         self.engine = connection.engine
         self.turn = connection.turn
@@ -93,8 +99,8 @@ class HTTP2Stream:
         self.is_done = False
         self._tunnel: WebSocketTunnel | None = None
         self._flow: Flow | None = None
-        self.request: RequestReceived | None = None
-        self.started_s = 0.0
+        self.request = request
+        self.started_s = started_s
 
     # The connection's side
 
@@ -104,7 +110,11 @@ class HTTP2Stream:
         if event.upgrade or not event.end_stream or runtime.has_limits:
             self._start_at_once(event)
         else:
-            start_together(runtime, event, [self])
+            # What a request needs is made when it runs: hundreds of streams may come in one turn.
+            runtime.total_requests += 1
+            self.request = event
+            self.started_s = monotonic() if runtime.takes_time else 0.0
+            self.turn.start(self)
 
     def begin(self, task: asyncio.Task[None]) -> HTTPExchange | None:
         """Make the exchange of a request that has waited for its turn; None if it was reset meanwhile."""
@@ -113,7 +123,7 @@ class HTTP2Stream:
             return None
         self.request = None
         exchange = self.exchange = self._make(request)
-        self._connection.runtime.running.add(exchange)
+        self.turn.running.add(exchange)
         return exchange.begin(task)
 
     def feed(self, event: DataReceived) -> None:
@@ -281,13 +291,6 @@ class HTTP2Stream:
             if self._connection.runtime.consumers:
                 self._record(exchange)
 
-    def on_application_done(self, exchange: HTTPExchange) -> None:
-        """The application's task ends."""
-        runtime = self._connection.runtime
-        runtime.running.discard(exchange)
-        if runtime.is_draining:
-            runtime.on_application_done(exchange)
-
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Write ``count`` bytes of an open file, piece by piece."""
         return await copy_file(self, file, offset, count, SMALL_BYTES)
@@ -412,19 +415,6 @@ class HTTP2Stream:
             self.engine.reset(self.stream_id, CANCEL)
             self._connection.flush_later()
         flow.taken_bytes = taken
-
-
-def start_together(runtime: Runtime, request: RequestReceived, streams: list[HTTP2Stream]) -> None:
-    """Run the application for this request on each of the streams; it has no body, and nothing limits it.
-
-    Hundreds of streams may come in one turn: what a request needs is made when it runs.
-    """
-    runtime.total_requests += len(streams)
-    started_s = monotonic() if runtime.takes_time else 0.0
-    for stream in streams:
-        stream.request = request
-        stream.started_s = started_s
-    runtime.turn.start_all(streams)
 
 
 class WebSocketTunnel(WebSocketChannel):

@@ -91,7 +91,7 @@ class PlainServer:
         """Wait until nothing is open, ``GRACE_S`` at most; returns whether it is so."""
         runtime = self._runtime
         news = asyncio.Event()
-        runtime.on_idle = runtime.on_connection_lost = news.set
+        runtime.turn.on_idle = runtime.on_connection_lost = news.set
 
         async def wait() -> None:
             while runtime.connections or runtime.running:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Protocol
 
-from headrace.asgi.http import HTTPExchange
 from headrace.asgi.stream import Stream
 from headrace.config import Config, HTTPOptions
 from headrace.middleware.health import Health
@@ -76,7 +75,6 @@ class Runtime:
         own_fields: see ``HTTPExchange``.
         total_requests: requests answered or being answered.
         total_shed: of them, answered with 503 for ``--limit-concurrency``.
-        on_idle: called when the last running exchange ends during a drain.
         on_swept: called behind each sweep.
     """
 
@@ -84,7 +82,7 @@ class Runtime:
         "awake_s", "bad_requests", "cancels_on_disconnect", "connection_limit",
         "connections", "consumers", "defaults", "has_limits", "health", "http2_defaults", "http2_limits",
         "is_draining", "is_ending", "is_replaced", "keep_alive_deadline",
-        "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost", "on_idle",
+        "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost",
         "on_limit_requests", "on_swept", "own_fields", "parser", "root_path", "root_path_mode", "running",
         "serves_http2", "stack", "start", "state", "sweep_s", "takes_time",
         "timeouts", "total_requests", "total_shed", "turn", "websocket",
@@ -153,7 +151,6 @@ class Runtime:
             self.has_limits = True
         self.start = turn.start
         self.turn = turn
-        self.on_idle: Callable[[], None] = _nothing
         self.on_limit_requests: Callable[[], None] = _nothing
         self.on_connection_lost: Callable[[], None] = _nothing
         self.on_swept: Callable[[], None] = _nothing
@@ -193,12 +190,6 @@ class Runtime:
             self.on_limit_requests()
             return True
         return False
-
-    def on_application_done(self, exchange: HTTPExchange) -> None:
-        """An application's task ends."""
-        self.running.discard(exchange)
-        if self.is_draining and not self.running:
-            self.on_idle()
 
     def deadline_in(self, timeout_s: float) -> float:
         """The time, not before ``timeout_s`` from now, at which a sweep should act; 0.0 for no timeout."""

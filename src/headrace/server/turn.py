@@ -18,7 +18,7 @@ import asyncio
 import contextvars
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol, cast
 from weakref import getweakrefcount
@@ -83,13 +83,14 @@ class Turn:
     Attributes:
         held: the exchange whose head waits for its body. There is at most one: an application that lets
             another run has stopped to wait, and then its head goes.
-        running: exchanges whose application has not returned.
+        running: exchanges whose application has not returned; who starts one puts it there.
+        on_idle: called when there is none any more; None while nobody waits for that.
     """
 
     __slots__ = (
         "_answered", "_answered_since_s", "_context", "_count", "_is_flush_due", "_is_starting", "_loop",
         "_own_left", "_ready", "_shares", "_slow_left", "_unflushed", "_variables", "held",
-        "running",
+        "on_idle", "running",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +113,7 @@ class Turn:
         self._unflushed: list[Flushable] = []
         self.held: HTTPExchange | None = None
         self.running: set[HTTPExchange] = set()
+        self.on_idle: Callable[[], object] | None = None
         self._answered: list[Flushable] = []
         self._answered_since_s = 0.0
         self._slow_left = 0
@@ -240,9 +242,13 @@ class Turn:
         holders = weak_holders = 0
         if self._shares:
             holders, weak_holders = sys.getrefcount(task), getweakrefcount(task)
+        running = self.running
         while ready:
-            exchange = ready.pop().begin(task)
+            startable = ready.pop()
+            exchange = startable.begin(task)
             if exchange is None:
+                running.discard(startable)
+                self._tell_if_idle()
                 continue
             try:
                 result: object = await exchange.application(exchange.scope, exchange.receive, exchange.send)  # type: ignore[func-returns-value]
@@ -253,7 +259,10 @@ class Turn:
             else:
                 exchange.on_return(result)
             finally:
-                exchange.leave_task()
+                exchange.task = None
+                running.discard(exchange)
+                if self.on_idle is not None:
+                    self._tell_if_idle()
             if (
                 not ready
                 or task.is_touched
@@ -265,6 +274,10 @@ class Turn:
             for variable, value in self._variables:
                 if context[variable] is not value:
                     return
+
+    def _tell_if_idle(self) -> None:
+        if self.on_idle is not None and not self.running:
+            self.on_idle()
 
     def _flush(self) -> None:
         self._is_flush_due = False

@@ -240,10 +240,6 @@ class WebSocketChannel:
         if self.engine.has_unread:
             self.take(b"")
 
-    def on_application_done(self, session: WebSocketSession) -> None:
-        """The application's task ends."""
-        self.runtime.on_application_done(session)
-
     # The server's side
 
     def on_sweep(self, now: float) -> None:
