@@ -38,6 +38,9 @@ CLOSE_TIMEOUT_S = 10.0
 LAST_WORDS_TIMEOUT_S = 2.0
 """How long a peer that is not waited for has to take what is still unwritten."""
 
+LARGE_BYTES = 16_384
+"""Written in pieces: from here on the kernel takes several sooner than they are joined."""
+
 SERVICE_RESTART, TRY_AGAIN_LATER, POLICY_VIOLATION, PING_TIMEOUT = 1012, 1013, 1008, 1011
 
 _logger = logging.getLogger("uvicorn.error")
@@ -124,6 +127,9 @@ class WebSocketChannel:
     def _write(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def _write_pieces(self, pieces: list[bytes]) -> None:
+        self._write(b"".join(pieces))
+
     def _set_reading(self, wanted: bool) -> None:
         raise NotImplementedError
 
@@ -204,7 +210,11 @@ class WebSocketChannel:
     def flush(self) -> None:
         """Write what the engine has encoded."""
         self.is_flush_due = False
-        data = self.engine.data_to_send()
+        engine = self.engine
+        if engine.out_bytes >= LARGE_BYTES:
+            self._write_pieces(engine.pieces_to_send())
+            return
+        data = engine.data_to_send()
         if data:
             self._write(data)
 

@@ -64,6 +64,12 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
+    def _write_pieces(self, pieces: list[bytes]) -> None:
+        if self.runtime.gathers_writes and not self.transport.is_closing():
+            self.transport.writelines(pieces)
+        else:
+            super()._write_pieces(pieces)
+
     def _set_reading(self, wanted: bool) -> None:
         if self.transport.is_closing():
             return

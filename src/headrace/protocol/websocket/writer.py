@@ -138,6 +138,15 @@ class FrameWriter:
         out.clear()
         return data
 
+    def pieces_to_send(self) -> list[bytes]:
+        """The same in pieces, for who can write them without a copy."""
+        if self._late_pong:
+            self._append_late_pong()
+        out = self._out
+        self._out = []
+        self.out_bytes = self._pong_bytes = 0
+        return out
+
     def _send_message(self, first: int, payload: bytes) -> int:
         """Write a message of any size as one frame.
 
