@@ -68,8 +68,6 @@ class Runtime:
         is_ending: no connection is accepted any more, and what has no end of its own is told to end at once.
         has_limits: a request is looked at before it is admitted.
         health: what answers probes, None without ``--health-path``.
-        gathers_writes: transports take several pieces without joining them. asyncio's own do too, from 3.12
-            on, but forget to pause who writes too much.
         start, turn: see ``Turn``.
         running: exchanges whose application has not returned.
         consumers: are told of each finished exchange.
@@ -82,7 +80,7 @@ class Runtime:
 
     __slots__ = (
         "awake_s", "bad_requests", "cancels_on_disconnect", "connection_limit",
-        "connections", "consumers", "defaults", "gathers_writes", "has_limits", "health", "http2_defaults",
+        "connections", "consumers", "defaults", "has_limits", "health", "http2_defaults",
         "http2_limits",
         "is_draining", "is_ending", "is_replaced", "keep_alive_deadline",
         "limit_concurrency", "limit_requests", "loop", "now", "on_connection_lost",
@@ -105,7 +103,6 @@ class Runtime:
         self.own_fields = stack.own_fields
         self.takes_time = bool(stack.consumers) or stack.own_fields is not None
         self.loop = asyncio.get_running_loop()
-        self.gathers_writes = not isinstance(self.loop, asyncio.BaseEventLoop)
         self.parser = HeadParser(
             HTTP1Limits(
                 http.limit_request_line,

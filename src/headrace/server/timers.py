@@ -16,22 +16,19 @@ import os
 import select
 import socket
 import struct
-import sys
 from enum import Enum, auto
 from typing import cast
 
 from headrace.asgi.http import HTTPExchange
 from headrace.errors import RemoteProtocolError
 from headrace.protocol.http1 import HTTP1Engine
+from headrace.server.pieces import write_pieces
 from headrace.server.runtime import Runtime
 from headrace.types import Address
 
 LINGER_S = 2.0
 """How long the rest of a refused request is read and dropped: closing at once would reset the connection,
 and a reset can take the answer away from the client before it has read it."""
-
-WRITELINES_PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
-"""Elsewhere asyncio's ``writelines`` never puts the write brake on (CVE-2024-12254)."""
 
 
 class Waiting(Enum):
@@ -93,11 +90,7 @@ class TimedConnection(asyncio.Protocol):
         """Write what the engine has encoded."""
         data = self.engine.data_to_send()
         if isinstance(data, list):
-            if WRITELINES_PAUSES:
-                self.transport.writelines(data)
-                return
-            for piece in data:
-                self.transport.write(piece)
+            write_pieces(self.transport, data)
         elif data:
             self.transport.write(data)
 

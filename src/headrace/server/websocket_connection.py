@@ -7,6 +7,7 @@ import contextlib
 
 from headrace.asgi.websocket import WebSocketSession
 from headrace.protocol.websocket import WebSocketEngine
+from headrace.server.pieces import write_pieces
 from headrace.server.runtime import Runtime
 from headrace.server.websocket import WebSocketChannel
 from headrace.server.websocket_settings import WebSocketSettings
@@ -65,10 +66,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
             self.transport.write(data)
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
-        if self.runtime.gathers_writes and not self.transport.is_closing():
-            self.transport.writelines(pieces)
-        else:
-            super()._write_pieces(pieces)
+        if not self.transport.is_closing():
+            write_pieces(self.transport, pieces)
 
     def _set_reading(self, wanted: bool) -> None:
         if self.transport.is_closing():
