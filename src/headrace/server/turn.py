@@ -144,7 +144,8 @@ class Turn:
         if held is not None and held.state == _HEAD_HELD:
             held.flush_head()
         self.held = exchange
-        self._ask_for_flush()
+        if not self._is_starting:
+            self._ask_for_flush()
 
     def write(self, connection: Flushable) -> None:
         """Write a response that is encoded whole: at once when it is the only one, else at the turn's end.

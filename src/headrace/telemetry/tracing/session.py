@@ -25,7 +25,7 @@ class WatchedSession:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._started_s = scope.get("headrace.received_s") or monotonic()
+        self._started_s = monotonic()
         self._status = 0
         self._has_left = False
         self.close_code = 0
