@@ -7,6 +7,7 @@ import random
 import threading
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -19,13 +20,31 @@ from wsproto.events import BytesMessage, Event, Message, TextMessage
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
 from headrace.errors import RemoteProtocolError
-from headrace.protocol.websocket import CloseReceived, DeflateAgreement, WebSocketEngine
+from headrace.protocol.websocket import CloseReceived, DeflateAgreement, WebSocketEngine, codec
 from headrace.protocol.websocket.deflate import (
     MIN_COMPRESSED_BYTES,
     TAIL,
     _idle_compressors,
     compressed_bound,
 )
+
+INSTALLED = [name for name in ("isal", "zlib_ng") if getattr(codec, name) is not None]
+
+
+@pytest.fixture(scope="module", autouse=True, params=["installed", "zlib_ng alone", "zlib"])
+def codecs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything here holds with each of them."""
+    missing = {"installed": [], "zlib_ng alone": ["isal"], "zlib": ["isal", "zlib_ng"]}[request.param]
+    if request.param != "zlib" and len(INSTALLED) < 2:
+        pytest.skip("needs isal and zlib-ng: pip install 'headrace[websocket]'")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in missing:
+            patch.setattr(codec, name, None)
+        # Compressors wait there for the next message.
+        _idle_compressors.clear()
+        yield
+        _idle_compressors.clear()
+
 
 LIMIT = 1_000_000
 WORDS = [b"id", b"name", b'{"', b'": "', b'"}', b"value", b" ", b"0.25", b"\xc3\xa4", b"headrace", b"\n"]
@@ -72,6 +91,42 @@ def test_a_repeated_message_is_no_shorter_the_second_time() -> None:
     assert len(first) > 100
     agreement.compress(text_of(3, 500))
     assert agreement.compress(message) == first
+
+
+def test_a_repeated_long_message_is_no_shorter_the_second_time() -> None:
+    agreement = agree()
+    message = random.Random(1).randbytes(1000) * 2
+    first = agreement.compress(message)
+    assert first is not None
+    assert len(first) > 1000
+    agreement.compress(text_of(3, 5000))
+    assert agreement.compress(message) == first
+
+
+@pytest.mark.parametrize("bits", [9, 12, 15])
+@pytest.mark.parametrize("level", [1, 2, 6])
+def test_no_reference_is_longer_than_the_agreed_window(bits: int, level: int) -> None:
+    agreement = agree(server_max_window_bits=bits, level=level)
+    repeated = random.Random(1).randbytes(400)
+    gaps = [b"\n" * 50 + random.Random(gap).randbytes(gap) for gap in (60, 600, 5000, 30_000)]
+    message = repeated.join([b"", *gaps, bytes(9000)])
+    compressed = agreement.compress(message)
+    assert compressed is not None
+    # In small steps: else zlib finds what lies behind the window in its output.
+    decompressor = zlib.decompressobj(-bits)
+    pieces = [decompressor.decompress(compressed + TAIL, 200)]
+    while pieces[-1]:
+        pieces.append(decompressor.decompress(decompressor.unconsumed_tail, 200))
+    assert b"".join(pieces) == message
+
+
+@pytest.mark.parametrize("size", [MIN_COMPRESSED_BYTES, 300, 5000, 100_000])
+@pytest.mark.parametrize("level", [1, 2, 3, 6])
+def test_no_codec_makes_much_more_than_zlib(size: int, level: int) -> None:
+    message = text_of(1, size)
+    compressed = agree(level=level, server_max_window_bits=12).compress(message)
+    assert compressed is not None
+    assert len(compressed) <= len(deflated(message, level=level)) * 1.06 + 8
 
 
 def test_connections_share_a_compressor_and_learn_nothing_of_each_other() -> None:

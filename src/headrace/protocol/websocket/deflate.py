@@ -14,6 +14,14 @@ from dataclasses import dataclass
 
 from headrace.errors import RemoteProtocolError
 from headrace.protocol.websocket.closing import INVALID_DATA, MESSAGE_TOO_BIG
+from headrace.protocol.websocket.codec import (
+    CORRUPT,
+    LONG_BYTES,
+    Compressor,
+    Decompressor,
+    make_compressor,
+    make_decompressor,
+)
 
 MIN_COMPRESSED_BYTES = 128
 """Without context takeover a shorter message goes as it is: there is hardly anything to refer to in it."""
@@ -24,8 +32,8 @@ TAIL = b"\x00\x00\xff\xff"
 _BEHIND_FINAL_BLOCK = frozenset({b"", b"\x00", TAIL, b"\x00" + TAIL})
 """What may follow a block with BFINAL: the empty block of RFC 7692 §7.2.3.4, or nothing."""
 
-_idle_compressors: dict[tuple[int, int, int], list[zlib._Compress]] = {}
-"""(window bits, level, memory level) -> compressors without history. Taking one out and putting it back are
+_idle_compressors: dict[tuple[int, int, int, bool], list[Compressor]] = {}
+"""Arguments of ``make_compressor`` -> compressors without history. Taking one out and putting it back are
 atomic, so two threads never hold the same."""
 
 
@@ -39,8 +47,7 @@ class DeflateOptions:
         client_context_takeover: the client's may; costs about 2^bits + 10,000 bytes for each connection.
         server_max_window_bits: 9 to 15.
         client_max_window_bits: 9 to 15; only used if the client offers ``client_max_window_bits``, else 15.
-        level: 1 (fast) to 9 (small). 16 KiB of JSON take 21 us at 1 and 62 at 6, for 13 % more bytes (zlib
-            1.2.13, 2 vCPU x86-64, 2026-11).
+        level: 1 (fast) to 9 (small); which codec that is, and what it costs: see ``codec``.
         memory_level: 1 to 9.
     """
 
@@ -71,7 +78,7 @@ class DeflateAgreement:
 
     __slots__ = (
         "_client_bits", "_client_context_takeover", "_compressor", "_compressor_key", "_decompressor",
-        "_idle", "min_bytes", "response",
+        "_server_context_takeover", "min_bytes", "response",
     )  # fmt: skip
 
     def __init__(
@@ -87,14 +94,12 @@ class DeflateAgreement:
         self.response = response
         self.min_bytes = 1 if server_context_takeover else MIN_COMPRESSED_BYTES
         self._compressor_key = server_bits, options.level, options.memory_level
-        self._idle = (
-            None if server_context_takeover else _idle_compressors.setdefault(self._compressor_key, [])
-        )
-        self._compressor: zlib._Compress | None = None
+        self._server_context_takeover = server_context_takeover
+        self._compressor: Compressor | None = None
         # A larger window reads what a smaller one wrote, and some zlib calls refuse 8.
         self._client_bits = max(client_bits, 9)
         self._client_context_takeover = client_context_takeover
-        self._decompressor: zlib._Decompress | None = None
+        self._decompressor: Decompressor | None = None
 
     def compress(self, payload: bytes) -> bytes | None:
         """Compress a message, RFC 7692 §7.2.1.
@@ -105,18 +110,20 @@ class DeflateAgreement:
         Returns:
             The payload of its frame, RSV1 to be set; None when the message had better go as it is.
         """
-        if self._idle is None:
+        if self._server_context_takeover:
             compressor = self._compressor
             if compressor is None:
-                compressor = self._compressor = _make_compressor(self._compressor_key)
+                compressor = self._compressor = make_compressor(*self._compressor_key, False)
             return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        key = *self._compressor_key, len(payload) >= LONG_BYTES
+        idle = _idle_compressors.setdefault(key, [])
         try:
-            compressor = self._idle.pop()
+            compressor = idle.pop()
         except IndexError:
-            compressor = _make_compressor(self._compressor_key)
+            compressor = make_compressor(*key)
         compressed = compressor.compress(payload) + compressor.flush(zlib.Z_FULL_FLUSH)
         # If either call raises, the compressor with a part of the message in it does not come back.
-        self._idle.append(compressor)
+        idle.append(compressor)
         return compressed[:-4] if len(compressed) < len(payload) else None
 
     def decompress(self, payload: bytes, is_last: bool, max_bytes: int) -> bytes:
@@ -133,10 +140,10 @@ class DeflateAgreement:
         """
         decompressor = self._decompressor
         if decompressor is None:
-            decompressor = self._decompressor = zlib.decompressobj(-self._client_bits)
+            decompressor = self._decompressor = make_decompressor(self._client_bits)
         try:
             data = decompressor.decompress(payload + TAIL if is_last else payload, max_bytes + 1)
-        except zlib.error as error:
+        except CORRUPT as error:
             text = f"Compressed data is corrupt: {error}"
             raise RemoteProtocolError(text, close_code=INVALID_DATA) from None
         if len(data) > max_bytes:
@@ -148,11 +155,6 @@ class DeflateAgreement:
         if is_last and (is_over or not self._client_context_takeover):
             self._decompressor = None
         return data
-
-
-def _make_compressor(key: tuple[int, int, int]) -> zlib._Compress:
-    bits, level, memory_level = key
-    return zlib.compressobj(level, zlib.DEFLATED, -bits, memory_level)
 
 
 def compressed_bound(size_bytes: int) -> int:
