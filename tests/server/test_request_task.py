@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -157,6 +158,19 @@ async def set_a_name() -> None:
     current().set_name("ada's")
 
 
+async def ask_for_its_name() -> None:
+    """As each log record does, from CPython 3.12 on."""
+    assert current().get_name()
+
+
+async def ask_for_its_context() -> None:
+    """To run something in it later. CPython 3.11 does not give it."""
+    if sys.version_info >= (3, 12):
+        current().get_context()
+    else:
+        current().get_name()
+
+
 async def cancel_oneself() -> None:
     current().cancel()
 
@@ -177,6 +191,8 @@ TRACES = [
     add_a_callback,
     set_an_attribute,
     set_a_name,
+    ask_for_its_name,
+    ask_for_its_context,
     cancel_oneself,
     set_a_variable,
     set_a_variable_of_the_lifespan,
