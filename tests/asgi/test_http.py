@@ -356,6 +356,7 @@ class TestRun:
         exchange, stream = exchange_for(application)
         run(run_exchange(exchange))
         assert stream.engine.calls[-1] == ("error", 500)
+        assert (exchange.status, exchange.sent_bytes) == (500, len(b"Internal Server Error"))
         assert stream.told == ["complete"]
         (record,) = caplog.records
         assert record.levelno == logging.ERROR

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from live import LiveServer, respond
+import http2_client
+from live import LiveServer, eventually, respond
 
 Serve = Callable[..., LiveServer]
 
@@ -14,9 +16,19 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await respond(send, b"Hello")
 
 
+def get(server: LiveServer, http2: bool) -> Any:
+    """The response to a request over either version."""
+    if not http2:
+        return server.get()
+    client = http2_client.connect(server)
+    response = client.get()
+    client.close()
+    return response
+
+
 @pytest.mark.parametrize("http2", [False, True])
 def test_fields_are_there(serve: Serve, http2: bool) -> None:
-    response = serve(hello, stack=True, http2=http2).get()
+    response = get(serve(hello, stack=True), http2)
     assert response.get("x-request-id")
     assert float(response.get("x-process-time") or -1) >= 0
     assert (response.get("server-timing") or "").startswith("queue;dur=")
@@ -68,3 +80,20 @@ def test_our_own_answer_has_them(serve: Serve) -> None:
     assert response.status == 500
     assert response.get("x-request-id")
     assert response.get("server-timing")
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_a_refusal_is_timed_too(serve: Serve, http2: bool) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        waiting.append(True)
+        await asyncio.Event().wait()
+
+    waiting: list[bool] = []
+    server = serve(application, stack=True, limit_concurrency=1, on_disconnect="cancel")
+    client = server.connect()
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    eventually(lambda: waiting)
+    response = get(server, http2)
+    assert response.status == 503
+    assert (response.get("server-timing") or "").startswith("queue;dur=")
+    client.close()

@@ -19,6 +19,7 @@ from headrace.asgi.response_state import ResponseState
 from headrace.asgi.stream import Stream
 from headrace.errors import ASGIError, RemoteProtocolError
 from headrace.protocol.events import RequestReceived
+from headrace.protocol.fields import error_body
 from headrace.types import ASGIApplication, Headers, Message
 
 Finished = tuple[dict[str, Any], int, int, float, float, Headers | None, int, BaseException | None]
@@ -199,6 +200,14 @@ class HTTPExchange:
             self.received_bytes,
             self.error,
         )
+
+    def refuse(self, status: int) -> None:
+        """Give the server's own answer in place of the application's."""
+        fields = () if self.own_fields is None else self.own_fields(self, ())
+        self._engine.send_error(self._stream_id, status, not self.is_head, fields)
+        self.status = status
+        self.sent_bytes = 0 if self.is_head else len(error_body(status))
+        self.state = _COMPLETE
 
     def flush_head(self) -> None:
         """Let the head go without waiting longer for the body."""
@@ -451,10 +460,7 @@ class HTTPExchange:
         if self.is_disconnected or self.state > _HEAD_HELD:
             return False
         self._engine.drop_headers(self._stream_id)
-        fields = () if self.own_fields is None else self.own_fields(self, ())
-        self._engine.send_error(self._stream_id, status, not self.is_head, fields)
-        self.status = status
-        self.state = _COMPLETE
+        self.refuse(status)
         self._stream.flush()
         return True
 

@@ -276,8 +276,7 @@ class HTTPConnection(TimedConnection):
         self.linger()
 
     def _shed(self, exchange: HTTPExchange) -> None:
-        exchange.status = 503
-        self.engine.send_error(1, 503, not exchange.is_head)
+        exchange.refuse(503)
         self.runtime.total_shed += 1
         self.record(exchange)
         self.linger()

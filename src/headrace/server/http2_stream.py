@@ -365,8 +365,7 @@ class HTTP2Stream:
         runtime = self._connection.runtime
         probe = runtime.probe(self, exchange.scope, event)
         if probe is None and not runtime.admits():
-            exchange.status = 503
-            self.engine.send_error(self.stream_id, 503, not exchange.is_head)
+            exchange.refuse(503)
             runtime.total_shed += 1
             self._record(exchange)
             self._connection.flush_later()
