@@ -7,7 +7,8 @@ Obeys: RFC 9113 (HTTP/2), RFC 7541 (HPACK), RFC 8441 (extended CONNECT), RFC 921
 Tests: ``tests/protocol/http2``, and raw frames over sockets in ``tests/conformance/test_http2.py``.
 """
 
-from headrace.protocol.http2.engine import MISSING, HTTP2Engine, is_available
+from headrace.protocol.http2.binding import MISSING, is_available
+from headrace.protocol.http2.engine import HTTP2Engine
 from headrace.protocol.http2.limits import HTTP2Limits
 from headrace.protocol.http2.response import HTTP2Defaults
 

@@ -1,10 +1,9 @@
-"""The HTTP/2 engine of one connection, server side; the only user of ``ngh2``.
+"""The HTTP/2 engine of one connection, server side.
 
 Frames, HPACK, flow control and the states of streams are libnghttp2's. What is ours: which requests are
 refused and how, how much a stream may hold, what a flood is, and the same calls and events that HTTP/1.1 has.
 
-A stream here is two facts, whether its request and its response have been given whole; it is over when
-``StreamsClosed`` says so.
+A stream is over when ``StreamsClosed`` says so.
 
 Floods (RFC 9113 §10.5). A connection has two allowances, refilled at each ``tick`` of whoever owns the clock:
 
@@ -20,7 +19,7 @@ entries are bounded by libnghttp2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from headrace.errors import RemoteProtocolError
@@ -36,26 +35,11 @@ from headrace.protocol.events import (
     StreamsClosed,
     TrailersReceived,
 )
-from headrace.protocol.fields import error_body, error_fields
+from headrace.protocol.http2.binding import is_available, ngh2
 from headrace.protocol.http2.limits import HTTP2Limits
 from headrace.protocol.http2.request import FEW_FIELDS, read_request, read_trailers
-from headrace.protocol.http2.response import (
-    HTTP2Defaults,
-    Pair,
-    SpecialField,
-    read_field,
-    read_pairs,
-    response_fields,
-)
-
-try:
-    import ngh2
-except ImportError:
-    is_available = False
-else:
-    is_available = True
-
-MISSING = "HTTP/2 needs the package ngh2: pip install 'headrace[http2]'"
+from headrace.protocol.http2.response import HTTP2Defaults, Pair
+from headrace.protocol.http2.writer import NO_ERROR, REQUEST_WHOLE, RESPONSE_WHOLE, TUNNEL, ResponseWriter
 
 MAX_RESETS = 1_000
 RESETS_PER_TICK = 33
@@ -66,16 +50,14 @@ BYTES_PER_CONTROL = 256
 CONTROL_PER_STREAM = 4
 """Given back by each stream that ends in order: clients open windows for it, however little it carried."""
 
-NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
+PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 1, 11
 
-_REQUEST_WHOLE, _RESPONSE_WHOLE, _TUNNEL = 1, 2, 4
-_WHOLE = _REQUEST_WHOLE | _RESPONSE_WHOLE
 _LARGE_BYTES = 16_384
 _END_PING = b"headrace"
 
 
-class HTTP2Engine:
-    """Bytes of one connection to events of its streams, and what exchanges send to bytes.
+class HTTP2Engine(ResponseWriter):
+    """Bytes of one connection to events of its streams; its ``ResponseWriter`` half is what exchanges call.
 
     Args:
         limits: what a client may ask for.
@@ -87,25 +69,19 @@ class HTTP2Engine:
     """
 
     __slots__ = (
-        "_control", "_defaults", "_expecting", "_given", "_has_peer_ended", "_held", "_large_bytes",
-        "_last_fields", "_last_request", "_last_words", "_limits", "_ngh2", "_partial_bytes", "_received",
-        "_resets", "_streams", "_unfinished", "is_failed", "last_stream_id",
+        "_control", "_has_peer_ended", "_large_bytes", "_last_fields", "_last_request", "_last_words",
+        "_limits", "_partial_bytes", "_received", "_resets", "is_failed", "last_stream_id",
     )  # fmt: skip
 
     def __init__(self, limits: HTTP2Limits, defaults: HTTP2Defaults) -> None:
+        super().__init__(ngh2.Connection(ngh2.Role.SERVER, _configuration(limits)), defaults)
         self._limits = limits
-        self._defaults = defaults
         # Below these limits even a few small fields may be too much.
         is_narrow = limits.head_bytes < 4 * _LARGE_BYTES or limits.fields < FEW_FIELDS
         self._large_bytes = -1 if is_narrow else _LARGE_BYTES
         self._partial_bytes = 0
         """At most so much has been read of a header section that is not yet whole."""
-        self._streams: dict[int, int] = {}
-        self._held: dict[int, list[Pair]] = {}
-        self._expecting: set[int] = set()
-        self._given: dict[int, int] = {}
         self._received: dict[int, int] = {}
-        self._unfinished: list[int] = []
         self._last_fields: tuple[Pair, ...] = ()
         self._last_request = cast("RequestReceived", None)
         self._resets = MAX_RESETS
@@ -114,7 +90,6 @@ class HTTP2Engine:
         self.last_stream_id = 0
         self.is_failed = False
         self._has_peer_ended = False
-        self._ngh2 = ngh2.Connection(ngh2.Role.SERVER, _configuration(limits))
         self._ngh2.initiate_connection({
             ngh2.Setting.MAX_CONCURRENT_STREAMS: limits.streams,
             ngh2.Setting.INITIAL_WINDOW_SIZE: limits.window_bytes,
@@ -164,7 +139,7 @@ class HTTP2Engine:
             # found right once are right again.
             if kind is _REQUEST and event.headers == self._last_fields and event.end_stream:
                 self.last_stream_id = stream_id = event.stream_id
-                self._streams[stream_id] = _REQUEST_WHOLE
+                self._streams[stream_id] = REQUEST_WHOLE
                 if not repeated:
                     found.append(RequestRepeated(self._last_request, repeated))
                 repeated.append(stream_id)
@@ -214,7 +189,7 @@ class HTTP2Engine:
     def _on_request(self, event: Any, is_large: bool, found: list[Event]) -> None:
         stream_id = event.stream_id
         self.last_stream_id = stream_id
-        self._streams[stream_id] = _REQUEST_WHOLE if event.end_stream else 0
+        self._streams[stream_id] = REQUEST_WHOLE if event.end_stream else 0
         try:
             request = read_request(stream_id, event.headers, event.end_stream, self._limits, is_large)
         except RemoteProtocolError as error:
@@ -223,7 +198,7 @@ class HTTP2Engine:
             return
         if request.upgrade:
             # What follows are bytes of another protocol, and no body with a length.
-            self._streams[stream_id] |= _TUNNEL
+            self._streams[stream_id] |= TUNNEL
         if event.end_stream:
             self._last_fields = event.headers
             self._last_request = request
@@ -237,9 +212,9 @@ class HTTP2Engine:
         # A client that sends the body no longer waits for 100 Continue.
         self._expecting.discard(stream_id)
         if event.end_stream:
-            self._streams[stream_id] = self._streams.get(stream_id, 0) | _REQUEST_WHOLE
+            self._streams[stream_id] = self._streams.get(stream_id, 0) | REQUEST_WHOLE
         limit = self._limits.body_bytes
-        if limit is not None and not self._streams.get(stream_id, 0) & _TUNNEL:
+        if limit is not None and not self._streams.get(stream_id, 0) & TUNNEL:
             received = self._received[stream_id] = self._received.get(stream_id, 0) + size
             if received > limit:
                 self.consumed(stream_id, size)
@@ -251,7 +226,7 @@ class HTTP2Engine:
 
     def _on_trailers(self, event: Any, found: list[Event]) -> None:
         stream_id = event.stream_id
-        self._streams[stream_id] = self._streams.get(stream_id, 0) | _REQUEST_WHOLE
+        self._streams[stream_id] = self._streams.get(stream_id, 0) | REQUEST_WHOLE
         try:
             found.append(TrailersReceived(stream_id, read_trailers(event.headers, self._limits)))
         except RemoteProtocolError as error:
@@ -268,7 +243,7 @@ class HTTP2Engine:
                 self._forget(stream_id)
             if state is not None:
                 known.append(stream_id)
-                if state & _RESPONSE_WHOLE:
+                if state & RESPONSE_WHOLE:
                     in_order += 1
         self._resets = min(MAX_RESETS, self._resets + 2 * in_order - len(stream_ids))
         self._control = min(MAX_CONTROL, self._control + CONTROL_PER_STREAM * in_order)
@@ -305,152 +280,6 @@ class HTTP2Engine:
         self.is_failed = True
         found.append(ConnectionFailed(error))
 
-    # Sending: what an exchange calls
-
-    def send_headers(
-        self, stream_id: int, status: int, headers: Iterable[Pair], has_body: bool
-    ) -> int | None:
-        """Check and keep the head of a response; it goes out with the first ``send_data``.
-
-        Args:
-            stream_id: the exchange's.
-            status: 200 to 999.
-            headers: as the application gave them; fields of the connection are left out.
-            has_body: False for HEAD, 204 and 304.
-
-        Returns:
-            The Content-Length that the application promised, or None.
-
-        Raises:
-            ValueError, TypeError: a field that cannot be sent; nothing is kept then.
-        """
-        defaults = self._defaults
-        last_status, last_fields, head, length = defaults.last
-        if status == last_status and headers == last_fields:
-            self._held[stream_id] = head
-            return length
-        head = (defaults.heads.get(status) or defaults.head(status)).copy()
-        length = None
-        is_fixed = type(headers) is list
-        own: set[bytes] | None = None
-        known = response_fields.get
-        for field in headers:
-            try:
-                pair = known(field)
-            except TypeError:
-                pair = None  # a list: fine as a pair, but no key, and it may be another when it comes again
-                is_fixed = False
-            if pair is None:
-                pair = read_field(*field)
-            if type(pair) is tuple:
-                head.append(pair)
-                continue
-            assert isinstance(pair, SpecialField)
-            if pair.length >= 0:
-                if length is not None:
-                    if length != pair.length:
-                        raise ValueError(f"Content-Length twice: {length} and {pair.length}")
-                    continue
-                length = pair.length
-                if status == 204:
-                    continue
-            elif pair.pair is not None:
-                own = {pair.name} if own is None else own | {pair.name}
-            if pair.pair is not None:
-                head.append(pair.pair)
-        if own is not None:
-            head = defaults.head_without(status, own) + head[len(defaults.head(status)) :]
-        if is_fixed:
-            defaults.last = (status, list(headers), head, length)
-        self._held[stream_id] = head
-        return length
-
-    def add_fields(self, stream_id: int, fields: Iterable[Pair]) -> None:
-        """Add fields to the head that is held: the server's own, which need no check, names in lower case."""
-        # The head may be kept for the next response.
-        self._held[stream_id] = [*self._held[stream_id], *fields]
-
-    def drop_headers(self, stream_id: int) -> None:
-        """Forget a head that is still held."""
-        self._held.pop(stream_id, None)
-
-    def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
-        """Encode a piece of the response's body, and the head if it is still held."""
-        try:
-            head = self._held.pop(stream_id, None)
-            if head is not None:
-                if end_stream and not data:
-                    self._ngh2.send_response(stream_id, head, end_stream=True)
-                    self._end_response(stream_id)
-                    return
-                self._ngh2.send_response(stream_id, head)
-            if not end_stream:
-                self._given[stream_id] = self._given.get(stream_id, 0) + len(data)
-            if data or end_stream:
-                self._ngh2.send_data(stream_id, data, end_stream=end_stream)
-        except ngh2.NGH2Error:
-            # The stream has gone in the meantime; its ``StreamClosed`` is on the way.
-            return
-        if end_stream:
-            if self._streams.get(stream_id) == _REQUEST_WHOLE:
-                self._streams[stream_id] = _WHOLE
-            else:
-                self._end_response(stream_id)
-
-    def send_trailers(self, stream_id: int, headers: Iterable[Pair]) -> None:
-        """End the response with trailers.
-
-        Raises:
-            ValueError, TypeError: a field that cannot be sent; the body is not ended then.
-        """
-        self._call(self._ngh2.send_trailers, stream_id, read_pairs(headers))
-        self._end_response(stream_id)
-
-    def send_informational(self, stream_id: int, status: int, headers: Iterable[Pair]) -> None:
-        """A 1xx response, RFC 9110 §15.2.
-
-        Raises:
-            ValueError, TypeError: a field that cannot be sent.
-        """
-        head = [(b":status", b"%d" % status), *read_pairs(headers)]
-        self._call(self._ngh2.send_informational_response, stream_id, head)
-
-    def send_continue(self, stream_id: int) -> None:
-        """Ask for the body if the client waits to be asked, RFC 9110 §10.1.1."""
-        if stream_id in self._expecting:
-            self._expecting.discard(stream_id)
-            self.send_informational(stream_id, 100, ())
-
-    def send_error(
-        self, stream_id: int, status: int, has_body: bool = True, fields: Iterable[Pair] = ()
-    ) -> None:
-        """A whole response of our own, for HEAD its head."""
-        body = error_body(status)
-        own = [*error_fields(status), *fields, (b"content-length", b"%d" % len(body))]
-        self.send_headers(stream_id, status, own, has_body)
-        self.send_data(stream_id, body if has_body else b"", True)
-
-    def reset(self, stream_id: int, error_code: int) -> None:
-        """End a stream at once, whatever is still queued for it."""
-        self._held.pop(stream_id, None)
-        if stream_id in self._streams:
-            # Not the client's doing: it costs none of its allowance.
-            self._streams[stream_id] |= _RESPONSE_WHOLE
-        self._call(self._ngh2.reset_stream, stream_id, error_code)
-
-    def taken_bytes(self, stream_id: int) -> int:
-        """How far the client is in a body that comes in pieces: grows whenever it takes something."""
-        return self._given.get(stream_id, 0) - self.queued_bytes(stream_id)
-
-    def queued_bytes(self, stream_id: int) -> int:
-        """Body given to ``send_data`` that waits for the client's window or the transport."""
-        return int(self._ngh2.queued_body_size(stream_id))
-
-    @property
-    def all_queued_bytes(self) -> int:
-        """The same of all streams together."""
-        return int(self._ngh2.queued_body_size())
-
     def data_to_send(self) -> bytes:
         """Take what may be sent now; ask ``events`` behind it which streams are over."""
         if self.is_failed:
@@ -476,43 +305,6 @@ class HTTP2Engine:
     def end(self, error_code: int = NO_ERROR) -> None:
         """GOAWAY with the last stream that is served; later ones are ignored."""
         self._call(self._ngh2.send_goaway, error_code, last_stream_id=self.last_stream_id)
-
-    # Within
-
-    def _end_response(self, stream_id: int) -> None:
-        state = self._streams.get(stream_id)
-        if state is None:
-            return
-        self._streams[stream_id] = state | _RESPONSE_WHOLE
-        if not state & _REQUEST_WHOLE:
-            self._unfinished.append(stream_id)
-
-    def _end_unfinished(self) -> bytes:
-        """Reset streams whose response is out while their request still comes, RFC 9113 §8.1."""
-        left = []
-        for stream_id in self._unfinished:
-            state = self._streams.get(stream_id)
-            if state is None or state & _REQUEST_WHOLE:
-                continue
-            if self.queued_bytes(stream_id):
-                left.append(stream_id)
-            else:
-                self._call(self._ngh2.reset_stream, stream_id, NO_ERROR)
-        self._unfinished = left
-        return self._pull()
-
-    def _pull(self) -> bytes:
-        try:
-            return bytes(self._ngh2.data_to_send())
-        except ngh2.NGH2Error:
-            return b""
-
-    def _call(self, function: Callable[..., Any], *arguments: Any, **more: Any) -> None:
-        """Call what fails only because the stream or the connection has gone in the meantime."""
-        try:
-            function(*arguments, **more)
-        except (ngh2.NGH2Error, ValueError):
-            return
 
 
 def _configuration(limits: HTTP2Limits) -> Any:
