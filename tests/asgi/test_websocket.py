@@ -20,6 +20,7 @@ class FakeEngine:
     """An engine of HTTP and one of WebSocket; records what it is asked to encode."""
 
     def __init__(self) -> None:
+        self.short: bytes | None = None
         self.calls: list[Any] = []
         self.out_bytes = 0
         self.has_unread = False
@@ -37,6 +38,12 @@ class FakeEngine:
 
     def send_error(self, stream_id: int, status: int, has_body: bool = True, fields: Any = ()) -> None:
         self.calls.append(("error", status))
+
+    def short_text_frame(self, text: object) -> bytes | None:
+        return self.short
+
+    def short_binary_frame(self, data: object) -> bytes | None:
+        return self.short
 
     def send_text(self, text: str) -> int:
         if text == "\ud800":
@@ -80,6 +87,9 @@ class FakeChannel:
             raise ValueError("a field that cannot be sent")
         self.told.append(("accept", subprotocol, headers))
         session.open(self)
+
+    def write(self, data: bytes) -> None:
+        self.told.append(("write", data))
 
     def flush(self) -> None:
         self.is_flush_due = False
@@ -378,6 +388,28 @@ class TestSend:
         assert channel.engine.calls == ["hello", b"x", "hello"]
         assert channel.told == ["flush later"]
         assert session.has_traffic
+
+    @pytest.mark.parametrize(
+        ("short", "told"), [(b"frame", [("write", b"frame")]), (None, ["flush"])], ids=["short", "long"]
+    )
+    def test_an_answer_on_its_own_goes_at_once(self, short: bytes | None, told: list[Any]) -> None:
+        session, channel = opened()
+        channel.engine.short = short
+        session.feed_messages(["a"])
+        run(session.receive())
+        run(session.send(TEXT))
+        assert channel.told == told
+        assert session.has_traffic
+        run(session.send(TEXT))
+        assert channel.told == [*told, "flush later"]
+
+    def test_an_answer_before_the_last_question_waits_for_the_others(self) -> None:
+        session, channel = opened()
+        channel.engine.short = b"frame"
+        session.feed_messages(["a", "b"])
+        run(session.receive())
+        run(session.send(TEXT))
+        assert channel.told == ["flush later"]
 
     def test_much_goes_at_once(self) -> None:
         session, channel = opened()

@@ -47,6 +47,12 @@ class Engine(Protocol):
 
     has_unread: bool
 
+    def short_text_frame(self, text: object) -> bytes | None:
+        """Encode a short text message that is to be written at once; None if it must wait, or is refused."""
+
+    def short_binary_frame(self, data: object) -> bytes | None:
+        """The same of a binary message."""
+
     def send_text(self, text: str) -> int:
         """Encode a text message; returns the size of all that waits to be written."""
 
@@ -63,6 +69,9 @@ class Channel(Protocol):
     @property
     def engine(self) -> Engine:
         """Encodes messages."""
+
+    def write(self, data: bytes) -> None:
+        """Write bytes of the protocol."""
 
     def flush(self) -> None:
         """Write what the engine has encoded."""
@@ -234,21 +243,28 @@ class WebSocketSession(HTTPExchange):
         channel = self._channel
         if channel is None or self._end is not None or message["type"] != "websocket.send":
             return self._send_other(message)
+        engine = channel.engine
         data = message.get("bytes")
-        if data is not None:
-            out_bytes = channel.engine.send_bytes(data)
-        else:
-            out_bytes = self._send_text(channel.engine, message.get("text"))
+        # An answer on its own goes at once: a callback at the end of the turn would only cost time.
+        is_alone = self._is_answer_due and not channel.is_flush_due
         self.has_traffic = True
-        if out_bytes > HIGH_WATER_BYTES:
+        if is_alone:
+            self._is_answer_due = False
+            if data is not None:
+                frame = engine.short_binary_frame(data)
+            else:
+                frame = engine.short_text_frame(message.get("text"))
+            if frame is not None:
+                channel.write(frame)
+                return FINISHED if channel.is_writable else channel.wait_writable()
+        if data is not None:
+            out_bytes = engine.send_bytes(data)
+        else:
+            out_bytes = self._send_text(engine, message.get("text"))
+        if is_alone or out_bytes > HIGH_WATER_BYTES:
             channel.flush()
         elif not channel.is_flush_due:
-            if self._is_answer_due:
-                # An answer on its own goes at once: a callback at the end of the turn would only cost time.
-                self._is_answer_due = False
-                channel.flush()
-            else:
-                channel.flush_later()
+            channel.flush_later()
         return FINISHED if channel.is_writable else channel.wait_writable()
 
     def _send_text(self, engine: Engine, text: object) -> int:

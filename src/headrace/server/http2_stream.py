@@ -442,7 +442,8 @@ class WebSocketTunnel(WebSocketChannel):
             self._end(lingers=False)
             self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write bytes of the protocol."""
         stream = self._stream
         stream.engine.send_data(stream.stream_id, data, False)
         stream.flush()

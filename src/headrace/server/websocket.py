@@ -124,11 +124,12 @@ class WebSocketChannel:
 
     # What differs by what carries it
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write bytes of the protocol."""
         raise NotImplementedError
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
-        self._write(b"".join(pieces))
+        self.write(b"".join(pieces))
 
     def _set_reading(self, wanted: bool) -> None:
         raise NotImplementedError
@@ -216,7 +217,7 @@ class WebSocketChannel:
             return
         data = engine.data_to_send()
         if data:
-            self._write(data)
+            self.write(data)
 
     def flush_later(self) -> None:
         """The same at the end of the turn, together with what is sent until then."""

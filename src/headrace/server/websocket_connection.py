@@ -61,7 +61,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
 
     # The channel's side
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write bytes of the protocol."""
         if not self.transport.is_closing():
             self.transport.write(data)
 

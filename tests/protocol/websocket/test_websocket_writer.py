@@ -29,6 +29,44 @@ def test_messages_to_the_byte(size: int) -> None:
     assert writer.data_to_send() == b""
 
 
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_short_frame_is_what_would_have_waited(size: int) -> None:
+    writer = engine()
+    text, data = "a" * size, b"b" * size
+    frames = [writer.short_text_frame(text), writer.short_binary_frame(data)]
+    assert writer.out_bytes == 0
+    writer.send_text(text)
+    writer.send_bytes(data)
+    assert b"".join(frame or b"" for frame in frames) == writer.data_to_send()
+
+
+@pytest.mark.parametrize("text", ["a" * 126, "\u00e4", "\ud800", b"bytes", 5, None])
+def test_no_short_frame_of_text_that_needs_a_closer_look(text: object) -> None:
+    assert engine().short_text_frame(text) is None
+
+
+@pytest.mark.parametrize("data", [b"b" * 126, bytearray(b"c"), "text", 5, None])
+def test_no_short_frame_of_bytes_that_need_a_closer_look(data: object) -> None:
+    assert engine().short_binary_frame(data) is None
+
+
+def test_no_short_frame_past_what_waits_or_behind_the_end() -> None:
+    writer = engine()
+    writer.send_ping(b"first")
+    assert writer.short_binary_frame(b"second") is None
+    writer.data_to_send()
+    assert writer.short_binary_frame(b"second")
+    writer.send_close()
+    writer.data_to_send()
+    assert writer.short_binary_frame(b"third") is None
+    assert writer.short_text_frame("third") is None
+
+
+def test_no_short_frame_of_what_is_compressed() -> None:
+    writer = WebSocketEngine(100_000, agree(server_context_takeover=True))
+    assert writer.short_binary_frame(b"short, but like those before it") is None
+
+
 def test_text_is_utf_8() -> None:
     writer = engine()
     writer.send_text("\u00e4\U0001f600")

@@ -101,6 +101,26 @@ class FrameWriter:
         self.out_bytes = out_bytes = self.out_bytes + size + 2
         return out_bytes
 
+    def short_text_frame(self, text: object) -> bytes | None:
+        """The frame of a text message that need not wait in the out-buffer.
+
+        Returns:
+            None when there is something in the out-buffer, the text is long, is not ASCII or could not be
+            sent: ``send_text`` then does what is right.
+        """
+        if type(text) is not str or not text.isascii() or not self._is_short(len(text)):
+            return None
+        return _SHORT_TEXT_HEADS[len(text)] + text.encode()
+
+    def short_binary_frame(self, data: object) -> bytes | None:
+        """The same of a binary message and ``send_bytes``."""
+        if type(data) is not bytes or not self._is_short(len(data)):
+            return None
+        return _SHORT_BINARY_HEADS[len(data)] + data
+
+    def _is_short(self, size: int) -> bool:
+        return size < self._long_bytes and not self.out_bytes and self.state is _OPEN
+
     def send_ping(self, payload: bytes) -> None:
         """Send a Ping frame, RFC 6455 §5.5.2.
 
