@@ -57,10 +57,10 @@ def ask(path: Path, target: str, method: str = "GET", body: str | None = None) -
 
 
 def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``headrace`` with the server's runtime folder."""
+    """``headrace`` with the server's runtime folder, and none where other servers may be."""
     return subprocess.run(
         [sys.executable, "-m", "headrace", *arguments],
-        env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
