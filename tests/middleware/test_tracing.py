@@ -140,6 +140,74 @@ def test_a_provider_of_the_application(is_sampled: bool) -> None:
     assert "later" in provided.spans
 
 
+class BadSampler(Sampler):
+    """Raises."""
+
+    def should_sample(self, *arguments: Any, **more: Any) -> Any:
+        raise ValueError("on purpose")
+
+    def get_description(self) -> str:
+        return "bad"
+
+
+@pytest.mark.parametrize("way", ["call", "enter"])
+def test_a_sampler_that_raises_costs_no_answer(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    answered: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        answered.append(scope["headrace.span"])
+
+    layer = Tracing(application, ForeignTracer(Provided(BadSampler()).provider, known_methods()))
+    run = layer if way == "call" else layer.enter
+
+    async def main() -> None:
+        for _ in range(3):
+            await run(make_scope(), None, sink)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+    assert len({span.trace_id for span in answered}) == 3
+    assert not any(span.is_recorded for span in answered)
+    assert len(caplog.records) == 1
+
+
+def test_what_the_application_says_of_its_error_stands() -> None:
+    provided = Provided()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        trace.get_current_span().set_status(StatusCode.ERROR, "quota exceeded")
+
+    tracer = ForeignTracer(provided.provider, known_methods())
+    scope = make_scope()
+    asyncio.run(Tracing(application, tracer)(scope, None, sink))  # type: ignore[arg-type]
+    tracer.consumer.add((scope, 500, 0, 1.0, 2.0, [], 0, None))
+    tracer.consumer.flush()
+    (made,) = provided.spans.values()
+    assert made.status.description == "quota exceeded"
+
+
+class Unprintable(Exception):
+    """Says nothing."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("on purpose")
+
+
+def test_an_error_that_cannot_be_printed_is_told_all_the_same() -> None:
+    provided = Provided()
+    tracer = ForeignTracer(provided.provider, known_methods())
+    scope = make_scope()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise Unprintable
+
+    with pytest.raises(Unprintable) as raised:
+        asyncio.run(Tracing(application, tracer)(scope, None, sink))  # type: ignore[arg-type]
+    tracer.consumer.add((scope, 500, 0, 1.0, 2.0, [], 0, raised.value))
+    tracer.consumer.flush()
+    (made,) = provided.spans.values()
+    assert made.events[0].attributes["exception.message"] == "<unprintable Unprintable object>"
+
+
 def test_errors_with_a_provider_of_the_application() -> None:
     provided = Provided()
 

@@ -23,6 +23,8 @@ from headrace.telemetry import (
 )
 from headrace.telemetry.access_lines.ecs_text import ECSText
 from headrace.telemetry.access_lines.gcp_text import GCPText
+from headrace.telemetry.access_lines.json_text import JSONText
+from headrace.telemetry.access_lines.logfmt_text import LogfmtText
 from headrace.telemetry.access_lines.named_formats import named_format
 
 MakeEntry = Callable[..., FinishedExchange]
@@ -201,6 +203,16 @@ def test_lines_of_one_batch_have_their_own_facts(make_entry: MakeEntry) -> None:
             ["GET /b HTTP/1.1", " 404"],
             ["GET /a HTTP/1.1", " 500"],
         ]
+
+
+@pytest.mark.parametrize("line_format", [ECSText(), GCPText(), JSONText(), LogfmtText()], ids=type)
+@pytest.mark.parametrize("field", [b"host", b"user-agent", b"referer"])
+def test_nothing_long_is_remembered(make_entry: MakeEntry, line_format: Any, field: bytes) -> None:
+    for number in range(20):
+        headers = [(field, b"%d" % number + b"x" * 60_000)]
+        line_format.lines([make_entry("/" + "p" * number, headers=headers)], OFFSET_S)
+    tables = [table for table in vars(line_format).values() if isinstance(table, dict)]
+    assert sum(len(repr(key)) for table in tables for key in table) < 60_000
 
 
 def test_clients_cannot_fill_the_memory(make_entry: MakeEntry) -> None:

@@ -193,6 +193,21 @@ def test_who_wraps_it_afterwards_keeps_working(monkeypatch: pytest.MonkeyPatch) 
     assert "request_id" not in MINE.makeRecord("n", 20, "f", 1, "m", (), None).__dict__
 
 
+def test_attached_again_below_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second server of the process; the wrapper of the first one's day stayed."""
+    detach = attach_context()
+    ours = logging.Logger.makeRecord
+    monkeypatch.setattr(logging.Logger, "makeRecord", lambda *args, **kwargs: ours(*args, **kwargs))
+    detach()
+    again = attach_context()
+    assert MINE.makeRecord("n", 20, "f", 1, "m", (), None).__dict__["request_id"] == "-"
+    again()
+    assert "request_id" not in MINE.makeRecord("n", 20, "f", 1, "m", (), None).__dict__
+    monkeypatch.undo()
+    attach_context()()
+    assert "request_id" not in MINE.makeRecord("n", 20, "f", 1, "m", (), None).__dict__
+
+
 def test_default_lines_show_the_request_id(attach: Attach, out: io.StringIO) -> None:
     use(DefaultFormatter(DEFAULT_FMT, use_colors=False))
     extra = {"request_id": "the application's"}

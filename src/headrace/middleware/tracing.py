@@ -73,7 +73,10 @@ class Tracing:
         tracer = self._tracer
         if tracer.maker is not None:
             return self._carry_ids(scope, receive, send)
-        span = tracer.begin(scope)
+        try:
+            span = tracer.begin(scope)
+        except Exception:
+            span = tracer.on_fault(scope)
         if not span.is_recorded:
             return self._app(scope, receive, send)
         if kind == "websocket":
@@ -103,7 +106,10 @@ class Tracing:
             # Also where a layer further out has made one.
             await self._carry_ids(scope, receive, send)
             return
-        span = tracer.begin(scope, before)
+        try:
+            span = tracer.begin(scope, before)
+        except Exception:
+            span = tracer.on_fault(scope)
         try:
             if not span.is_recorded:
                 await self._app(scope, receive, send)

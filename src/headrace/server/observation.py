@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -119,8 +120,9 @@ class Observation:
             if consumer is not None:
                 consumer.close()
         if self.tracer is not None:
-            # The loop goes on: somebody may ask whether it lives.
-            await asyncio.to_thread(self.tracer.consumer.close)
+            # The loop goes on: somebody may ask whether it lives. The loop's own threads may all be taken by
+            # work of the application's that does not end.
+            await _in_own_thread(self.tracer.consumer.close)
         self._detach()
 
     def _is_traced(self) -> bool:
@@ -139,6 +141,20 @@ def _access_log(config: Config, worker_id: int | None) -> AccessLog | None:
         return None
     sampling = Sampling(log.access_log_sample, slow_s=log.access_log_slow, skip=log.access_log_skip)
     return AccessLog(log.access_log_format, sampling=sampling, worker=worker_id)
+
+
+async def _in_own_thread(function: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="headrace-last-spans", daemon=True).start()
+    await done.wait()
 
 
 def _nothing() -> None:

@@ -205,8 +205,14 @@ class AccessLog:
             return
         lines.append("")
         handler.acquire()  # other threads may write through the same handler
+        text = "\n".join(lines)
         try:
-            stream.write("\n".join(lines))
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                # A format's own text, or an application's: what clients send is escaped before.
+                encoding = getattr(stream, "encoding", None) or "ascii"
+                stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
         except (OSError, ValueError) as exc:  # ValueError: the stream is closed
             if not isinstance(exc, OSError) or isinstance(exc, BrokenPipeError):

@@ -27,6 +27,8 @@ class _Attached:
 
     def __init__(self) -> None:
         self.sources: list[CurrentIDs] = []
+        self.is_placed = False
+        """Ours is in the chain of those who make records, perhaps below somebody's who wrapped it."""
         self.make_record: Callable[..., logging.LogRecord] = logging.Logger.makeRecord
         """What stood there before."""
 
@@ -51,7 +53,8 @@ def attach_context(current_ids: CurrentIDs | None = None) -> Callable[[], None]:
         Takes them away again. Of several calls each must be undone; the last one undoes the whole.
     """
     source = current_ids or _no_ids
-    if not _attached.sources and logging.Logger.makeRecord is not _make_record_in_context:
+    if not _attached.is_placed or logging.Logger.makeRecord is _attached.make_record:
+        _attached.is_placed = True
         _attached.make_record = logging.Logger.makeRecord
         _replace_make_record(_make_record_in_context)
     _attached.sources.append(source)
@@ -62,6 +65,7 @@ def attach_context(current_ids: CurrentIDs | None = None) -> Callable[[], None]:
         # Who has put something over it since keeps it; without sources it does nothing.
         if not _attached.sources and logging.Logger.makeRecord is _make_record_in_context:
             _replace_make_record(_attached.make_record)
+            _attached.is_placed = False
 
     return detach
 

@@ -11,6 +11,7 @@ from typing import Any
 from headrace.telemetry.access_lines.ecs_text import DATASET, ECS_VERSION, host_name, is_ip
 from headrace.telemetry.access_lines.facts import record_url
 from headrace.telemetry.access_lines.gcp_text import severity_of, trace_prefix
+from headrace.telemetry.error_text import error_text
 from headrace.telemetry.log_context import CONTEXT_NAMES
 from headrace.telemetry.log_formatters import encode_json, is_access_record, record_fields
 from headrace.telemetry.log_text import logfmt_value
@@ -143,7 +144,7 @@ def _ecs_error(fields: dict[str, Any], record: logging.LogRecord) -> dict[str, A
         line["error.stack_trace"] = fields.pop("exception")
     if record.exc_info and record.exc_info[0] is not None:
         line["error.type"] = record.exc_info[0].__qualname__
-        line["error.message"] = str(record.exc_info[1])
+        line["error.message"] = error_text(record.exc_info[1])
     return line
 
 

@@ -74,6 +74,9 @@ def test_baggage_of_several_fields_without_a_parent() -> None:
 
 def test_baggage_that_is_not_valid_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     assert baggage.get_all(extract((b"baggage", b"a=1,,nothing,b=2")).context) == {"a": "1", "b": "2"}
+    extract((b"baggage", b"a," * 100 + b"\xff" * 9000), *SAMPLED_CALLER, (b"tracestate", b"\x85=\xff,,="))
+    # One request would write hundreds of lines, with what the client sent as it came.
+    assert not caplog.records
 
 
 def test_the_application_sees_baggage_and_span() -> None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from headrace.telemetry.exchange import FinishedExchange
+from headrace.telemetry.table_key import is_short
 
 _MOST_TEXTS = 2048
 _LONGEST_TEXT = 400
-"""Bounds of each table of texts, about a megabyte, because clients choose what goes in."""
+"""Bounds of each table of texts, about three megabytes, because clients choose what goes in."""
 
 
 class LineFormat(Protocol):
@@ -28,8 +29,8 @@ class TextTable(dict[Any, str]):
     """Short texts already made, by what they were made from; emptied when full."""
 
     def keep(self, key: Any, text: str) -> str:
-        """Return ``text``, and remember it if it is short."""
-        if len(text) <= _LONGEST_TEXT:
+        """Return ``text``, and remember it if it and the key are short."""
+        if len(text) <= _LONGEST_TEXT and is_short(key):
             if len(self) >= _MOST_TEXTS:
                 self.clear()
             self[key] = text

@@ -219,7 +219,9 @@ class ForeignSink:
             made.update_name(outcome.name)
         if outcome.error is not None:
             made.add_event("exception", exception_facts(outcome.error), finished_ns)
-        if outcome.error_type is not None:
+        status = getattr(made, "status", None)
+        if outcome.error_type is not None and (status is None or status.status_code is StatusCode.UNSET):
+            # What the application has said of it stands.
             made.set_status(StatusCode.ERROR)
         made.end(finished_ns)
 

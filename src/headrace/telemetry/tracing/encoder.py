@@ -16,6 +16,7 @@ from opentelemetry.trace import Link, StatusCode
 
 from headrace.telemetry.exchange import FinishedExchange
 from headrace.telemetry.route import route_template
+from headrace.telemetry.table_key import is_short
 from headrace.telemetry.tracing import facts
 from headrace.telemetry.tracing.facts import SCHEMA_URL, Fact, Outcome
 from headrace.telemetry.tracing.span import ServerSpan, exception_facts
@@ -42,13 +43,14 @@ _OURS = frozenset({
 })  # fmt: skip
 _MOST_PARTS = 2048
 _LONGEST_PART_BYTES = 512
+_LATEST_NS = (1 << 64) - 1
 
 
 class _Parts(dict[Any, bytes]):
     """Encoded parts by what they were made from; clients choose some of that, so it is emptied when full."""
 
     def keep(self, key: Any, part: bytes) -> bytes:
-        if len(part) <= _LONGEST_PART_BYTES:
+        if len(part) <= _LONGEST_PART_BYTES and is_short(key):
             if len(self) >= _MOST_PARTS:
                 self.clear()
             self[key] = part
@@ -252,13 +254,14 @@ def _hashable(address: Any) -> Any:
 def _identity(span: ServerSpan) -> bytes:
     """Ids, flags and the parent's."""
     parent = span.parent
+    state = span.trace_state
+    state_part = text(b"\x1a", state.to_header()) if state else b""
     ids = b"\x0a\x10%b\x12\x08%b" % (span.trace_id.to_bytes(16, "big"), span.span_id.to_bytes(8, "big"))
     if parent is None:
-        return ids + _pack_flags(0x85, 0x01, span.flags | _HAS_IS_REMOTE)
-    state = span.trace_state
+        return ids + state_part + _pack_flags(0x85, 0x01, span.flags | _HAS_IS_REMOTE)
     return b"%b%b\x22\x08%b%b" % (
         ids,
-        text(b"\x1a", state.to_header()) if state else b"",
+        state_part,
         parent.span_id.to_bytes(8, "big"),
         _pack_flags(0x85, 0x01, span.flags | _HAS_IS_REMOTE | _IS_REMOTE),
     )
@@ -284,6 +287,8 @@ def _event_of(event: Event) -> bytes:
 
 
 def _event(name: str, time_ns: int, values: Mapping[str, Any], dropped: int) -> bytes:
+    # The application may have given any time.
+    time_ns = min(max(int(time_ns), 0), _LATEST_NS)
     content = b"\x09" + time_ns.to_bytes(8, "little") + text(b"\x12", name) + attributes(b"\x1a", values)
     return field(_EVENT, content + (b"\x20" + varint(dropped) if dropped else b""))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import NamedTuple
@@ -57,6 +58,14 @@ class FieldGetter(Getter[Headers]):
 _GETTER = FieldGetter()
 
 
+_WARNS_OF_CLIENTS = ("opentelemetry.baggage.propagation", "opentelemetry.trace.span")
+"""Loggers that warn of each wrong member of a client's field, with the client's bytes as they came."""
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.WARNING
+
+
 class Extractor:
     """Reads trace context and baggage by the propagators that are set: ``OTEL_PROPAGATORS``.
 
@@ -66,6 +75,8 @@ class Extractor:
     """
 
     def __init__(self) -> None:
+        for name in _WARNS_OF_CLIENTS:
+            logging.getLogger(name).addFilter(_is_error)
         propagator = propagate.get_global_textmap()
         fields = set(propagator.fields)
         self._takes_baggage = "baggage" in fields

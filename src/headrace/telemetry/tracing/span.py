@@ -27,6 +27,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
+from headrace.telemetry.error_text import error_text
 from headrace.telemetry.tracing.context import RANDOM, SAMPLED, TraceParent
 from headrace.telemetry.tracing.facts import type_name
 from headrace.types import Scope
@@ -302,12 +303,16 @@ def current_server_span() -> ForeignSpan | None:
     return ForeignSpan(span, False) if span.get_span_context().is_valid else None
 
 
+LONGEST_ERROR_TEXT = 16_384
+"""Characters of an exception's message, and of the end of its stack trace."""
+
+
 def exception_facts(error: BaseException) -> dict[str, str]:
     """The attributes of an exception event, by the semantic conventions."""
     return {
         "exception.type": type_name(error),
-        "exception.message": str(error),
-        "exception.stacktrace": "".join(traceback.format_exception(error)),
+        "exception.message": error_text(error)[:LONGEST_ERROR_TEXT],
+        "exception.stacktrace": "".join(traceback.format_exception(error))[-LONGEST_ERROR_TEXT:],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ _LOW_64_BITS = (1 << 64) - 1
 _LOW_128_BITS = (1 << 128) - 1
 _NO_CONTEXT = Context()
 
+_logger = logging.getLogger("uvicorn.error")
+
 
 class RequestTracer:
     """Begins spans.
@@ -67,6 +70,7 @@ class RequestTracer:
         self.maker = maker
         self._quietens = quietens
         self._extractor = Extractor()
+        self._has_complained = False
 
     def begin(self, scope: Scope, base: Context = _NO_CONTEXT) -> RequestSpan:
         """Begin the span of a request or WebSocket, put it into the scope and make it current.
@@ -76,6 +80,14 @@ class RequestTracer:
             base: the context that what the request brings is put on.
         """
         raise NotImplementedError
+
+    def on_fault(self, scope: Scope) -> RequestSpan:
+        """A sampler, a propagator or another part that is not ours has raised: serve without a span."""
+        if not self._has_complained:
+            self._has_complained = True
+            _logger.exception("A request cannot be traced; what is like it is not mentioned again")
+        span = scope["headrace.span"] = UnsampledSpan(random.getrandbits(192))
+        return span
 
     def variables(self) -> list[tuple[ContextVar[Any], Any]]:
         """The context variable that ``begin`` sets, and what it is elsewhere; none if spans are not ours."""
