@@ -283,6 +283,19 @@ def warnings() -> Recorder:
     return recorder
 
 
+def test_a_character_that_the_stream_does_not_know_is_escaped(
+    logger: logging.Logger, make_log: MakeLog, make_entry: MakeEntry, warnings: Recorder
+) -> None:
+    raw = io.BytesIO()
+    set_stream(logger, io.TextIOWrapper(raw, "ascii"))
+    log = make_log("%(m)s \u2192 %(s)s")
+    for _ in range(2):
+        log.add(make_entry())
+        log.flush()
+    assert raw.getvalue() == rb"GET \u2192 200" b"\n" rb"GET \u2192 200" b"\n"
+    assert not warnings.records
+
+
 def test_a_closed_stream_is_said_once(
     logger: logging.Logger, make_log: MakeLog, make_entry: MakeEntry, warnings: Recorder
 ) -> None:

@@ -119,6 +119,19 @@ def test_what_the_application_added(both: Both) -> None:
     assert (raw.links[0].trace_state, raw.links[0].flags, raw.links[1].flags) == ("k=v", 0x301, 0x100)
 
 
+def test_a_sampler_s_state_of_a_root_span_is_sent(both: Both) -> None:
+    span = both.memory.begin(scope := make_scope())
+    span.trace_state = TraceState([("ot", "th:c")])
+    assert next(spans_of(both.directly(finish(scope)))).raw.trace_state == "ot=th:c"
+
+
+@pytest.mark.parametrize("time_ns", [-5, 1.5, 1 << 70])
+def test_an_event_of_any_time_costs_no_span(time_ns: Any, both: Both) -> None:
+    span = both.memory.begin(scope := make_scope())
+    span.add_event("odd", None, time_ns)
+    assert [event.name for event in next(spans_of(both.directly(finish(scope)))).raw.events] == ["odd"]
+
+
 @pytest.mark.parametrize("status", [200, 500])
 def test_where_the_application_contradicts(status: int, both: Both) -> None:
     span = both.memory.begin(scope := make_scope())
