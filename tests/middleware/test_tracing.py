@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util._once import Once
 
+import headrace
 import otlp
 from headrace.middleware.tracing import Tracing, start_tracing
 from headrace.telemetry.tracing import current_ids
@@ -332,6 +333,22 @@ def test_under_another_server(name: str, receiver: Receiver) -> None:
 
 
 # WebSockets under headrace
+
+
+def test_a_second_server_of_the_process_sends_its_spans(receiver: Receiver) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send)
+
+    async def serve_once() -> None:
+        async with headrace.serve(application, port=0, tracing=True, lifespan="off") as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    for count in (1, 2):
+        asyncio.run(serve_once())
+        assert len(receiver.spans) == count
 
 
 def test_one_span_for_a_websocket(serve: Callable[..., Any], receiver: Receiver) -> None:

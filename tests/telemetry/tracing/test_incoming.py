@@ -152,3 +152,12 @@ def test_b3() -> None:
     memory.tracer._extractor = Extractor()
     memory.tracer._has_nothing = memory.tracer._extractor.has_none_of
     assert not memory.begin(make_scope([(b"b3", b"%032x-%016x-0" % (TRACE, CALLER))])).is_recorded
+
+
+def test_a_propagator_derived_of_w3cs_is_asked() -> None:
+    class Distrustful(TraceContextTextMapPropagator):
+        def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+            return context
+
+    propagate.set_global_textmap(CompositePropagator([Distrustful(), W3CBaggagePropagator()]))
+    assert extract(*SAMPLED_CALLER).parent is None

@@ -12,6 +12,7 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.trace.span import TraceState
 
 from headrace.telemetry.tracing.context import TraceParent, parse_traceparent
@@ -66,6 +67,16 @@ def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno > logging.WARNING
 
 
+def _is_standard(propagator: TextMapPropagator) -> bool:
+    """Whether nothing but the two of W3C reads the fields; one derived of them may read them otherwise."""
+    parts = getattr(propagator, "_propagators", None)
+    return (
+        type(propagator) is CompositePropagator
+        and parts is not None
+        and all(type(part) in (TraceContextTextMapPropagator, W3CBaggagePropagator) for part in parts)
+    )
+
+
 class Extractor:
     """Reads trace context and baggage by the propagators that are set: ``OTEL_PROPAGATORS``.
 
@@ -80,7 +91,7 @@ class Extractor:
         propagator = propagate.get_global_textmap()
         fields = set(propagator.fields)
         self._takes_baggage = "baggage" in fields
-        is_ours_to_read = type(propagator) is CompositePropagator and fields in (
+        is_ours_to_read = _is_standard(propagator) and fields in (
             set(), _W3C, _W3C_AND_BAGGAGE, {"baggage"},
         )  # fmt: skip
         self._propagator = None if is_ours_to_read else propagator

@@ -46,6 +46,15 @@ _NO_CONTEXT = Context()
 _logger = logging.getLogger("uvicorn.error")
 
 
+class _Last:
+    """The provider that a server of this process has set; OpenTelemetry takes one alone."""
+
+    provider: trace.TracerProvider | None = None
+
+
+_last = _Last()
+
+
 class RequestTracer:
     """Begins spans.
 
@@ -126,11 +135,18 @@ def open_tracer(
     maker = find_maker(application)
     quietens = maker is None and must_quieten_native(application)
     known = known_methods()
-    if has_own_provider():
+    is_closed = _last.provider is not None and trace.get_tracer_provider() is _last.provider
+    if has_own_provider() and not is_closed:
         return ForeignTracer(trace.get_tracer_provider(), known, maker, quietens, close_s)
     own = make_provider(service_name, service_instance(worker), environ)
-    # The application's tracers ask for it when they are used first.
-    trace.set_tracer_provider(own.provider)
+    if is_closed:
+        _logger.warning(
+            "Spans of the application's own are not sent: their provider ended with the last server"
+        )
+    else:
+        # The application's tracers ask for it when they are used first.
+        trace.set_tracer_provider(own.provider)
+        _last.provider = own.provider
     return OwnTracer(own, known, maker, quietens, close_s)
 
 
