@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ from headrace.middleware.tracing import Tracing, start_tracing
 from headrace.telemetry.tracing import current_ids
 from headrace.telemetry.tracing.facts import known_methods
 from headrace.telemetry.tracing.tracer import ForeignTracer
-from live import ServerProcess, eventually, respond
+from live import PATIENCE_S, ServerProcess, eventually, respond
 from otlp import Receiver, grpc_receiver, http_receiver
 from peer_servers import PeerServer
 from websocket_client import WebSocketClient, connect, handshake
@@ -349,6 +350,34 @@ def test_a_second_server_of_the_process_sends_its_spans(receiver: Receiver) -> N
     for count in (1, 2):
         asyncio.run(serve_once())
         assert len(receiver.spans) == count
+
+
+def test_the_last_spans_need_none_of_the_applications_threads(receiver: Receiver) -> None:
+    go = threading.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        work: list[Any] = []
+        try:
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                headrace.serve(application, port=0, tracing=True, lifespan="off") as server,
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                assert (await reader.read()).startswith(b"HTTP/1.1 200")
+                writer.close()
+                # More than there are threads.
+                work = [loop.run_in_executor(None, go.wait) for _ in range(64)]
+        finally:
+            go.set()
+        await asyncio.gather(*work)
+
+    asyncio.run(main())
+    assert len(receiver.spans) == 1
 
 
 def test_one_span_for_a_websocket(serve: Callable[..., Any], receiver: Receiver) -> None:
