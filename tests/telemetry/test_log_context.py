@@ -352,3 +352,14 @@ def test_structlog(attach: Attach, out: io.StringIO) -> None:
     assert own["user"] == 7
     assert mine["request_id"] == "mine"
     assert "request_id" not in outside
+
+
+@pytest.mark.parametrize(
+    ("formatter", "name"),
+    [(ECSFormatter(), "@timestamp"), (ECSFormatter(), "log.level"), (GCPFormatter(), "severity")],
+)
+def test_extras_replace_nothing_of_the_line(formatter: logging.Formatter, name: str) -> None:
+    record = MINE.makeRecord("n", logging.WARNING, "f", 1, "m", (), None, extra={name: "never"})
+    line = json.loads(formatter.format(record))
+    assert line[name] != "never"
+    assert line[f"extra_{name}"] == "never"

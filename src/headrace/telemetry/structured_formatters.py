@@ -76,7 +76,7 @@ class ECSFormatter(logging.Formatter):
         else:
             line |= _ecs_error(fields, record)
         ids = {_ECS_IDS[name]: fields.pop(name) for name in CONTEXT_NAMES if name in fields}
-        return encode_json({**line, "process.pid": record.process, **ids, **fields})
+        return encode_json(_beside({**line, "process.pid": record.process, **ids}, fields))
 
 
 class GCPFormatter(logging.Formatter):
@@ -108,7 +108,12 @@ class GCPFormatter(logging.Formatter):
             line["logging.googleapis.com/trace"] = f"{trace_prefix()}{fields.pop('trace_id')}"
         if "span_id" in fields:
             line["logging.googleapis.com/spanId"] = fields.pop("span_id")
-        return encode_json({**line, **fields})
+        return encode_json(_beside(line, fields))
+
+
+def _beside(line: dict[str, Any], extras: dict[str, Any]) -> dict[str, Any]:
+    """The line with the extras, which replace nothing of it."""
+    return {**line, **{f"extra_{name}" if name in line else name: value for name, value in extras.items()}}
 
 
 def _logfmt_key(name: str) -> str:

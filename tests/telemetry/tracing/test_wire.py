@@ -64,8 +64,14 @@ def test_depth_is_bounded() -> None:
     assert str(decode(deep)).count("[") <= 17
 
 
-def test_integers_beyond_64_bits_do_not_break_the_message() -> None:
-    assert isinstance(decode(2**80 + 5), int)
+@pytest.mark.parametrize("number", [2**63, 2**64 + 5, 2**80 + 5, -(2**63) - 1])
+def test_integers_beyond_64_bits_are_told_as_text(number: int) -> None:
+    assert decode(number) == str(number)
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_the_largest_integers(number: int) -> None:
+    assert decode(number) == number
 
 
 def test_a_string_is_a_field() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 pack_double = struct.Struct("<d").pack
 _UINT64 = (1 << 64) - 1
+_INT64 = 1 << 63
 _MAX_DEPTH = 16
 """Of lists in lists; what is deeper is left out."""
 
@@ -67,7 +68,8 @@ def any_value(value: Any, depth: int = 0) -> bytes | None:
     if kind is bool:
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
-        return b"\x18" + varint(value)
+        # An int64; what is larger is told as it is written.
+        return b"\x18" + varint(value) if -_INT64 <= value < _INT64 else text(b"\x0a", str(value))
     if isinstance(value, float):
         return b"\x21" + pack_double(value)
     if isinstance(value, (bytes, bytearray)):
