@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from control_host import PlainHost, loopback
 from headrace.server import plain_server
-from live import MIB, Records, eventually, read_body, respond
+from headrace.server.loops import loop_factory
+from headrace.server.plain_server import PlainServer
+from live import MIB, PATIENCE_S, Records, eventually, read_body, respond
 
 Host = Callable[[Any], PlainHost]
 
@@ -125,3 +128,27 @@ def test_those_that_do_not_are_cut(host: Host, echo: Echo, monkeypatch: pytest.M
     assert running.read_response().status == 503
     assert silent.is_ended()
     assert echo.cancelled == 1
+
+
+@pytest.mark.parametrize("passes", range(8))
+def test_connection_of_the_last_moment_is_closed(loop_name: str, echo: Echo, passes: int) -> None:
+    async def run() -> tuple[set[str], bytes]:
+        loop = asyncio.get_running_loop()
+        listener = loopback()
+        server = PlainServer(echo, [listener])
+        await server.start()
+        with socket.create_connection(listener.getsockname()) as client:
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await server.stop()
+            left = {repr(task) for task in asyncio.all_tasks() - {asyncio.current_task()}}
+            # It waits in the kernel still, or was accepted: then the server has closed it.
+            listener.close()
+            client.setblocking(False)
+            try:
+                return left, await asyncio.wait_for(loop.sock_recv(client, 1), PATIENCE_S)
+            except ConnectionResetError:
+                return left, b""
+
+    with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
+        assert runner.run(run()) == (set(), b"")

@@ -20,6 +20,9 @@ Factory = Callable[[], asyncio.Protocol]
 
 HANDSHAKE_TIMEOUT_S = 30.0
 
+SETTLE_PASSES = 4
+"""Passes of the loop from asyncio's accepting a connection to the end of the task that does it."""
+
 
 class Listeners:
     """Listening sockets, and what accepts from them: asyncio's servers, or an ``Acceptor`` beside others.
@@ -94,7 +97,7 @@ class Listeners:
         if self._acceptor is not None:
             self._acceptor.pause()
         for server in self.servers:
-            server.close()
+            _retire(server)
         self.servers = []
 
     async def resume(self) -> None:
@@ -116,9 +119,15 @@ class Listeners:
             sockets.close(self.sockets)
 
     async def settle(self) -> None:
-        """Wait, behind ``close``, until accepted connections have their protocol; late handshakes are cut."""
+        """Wait, behind ``close``, until accepted connections have their protocol.
+
+        Late TLS handshakes are cut where connections are balanced, and else with the loop.
+        """
         if self._acceptor is not None:
             await self._acceptor.settle()
+            return
+        for _ in range(SETTLE_PASSES + 1):
+            await asyncio.sleep(0)
 
     def _tls_options(self) -> dict[str, Any]:
         if self._ssl is None:
@@ -156,3 +165,26 @@ class Listeners:
                 options["cleanup_socket"] = False
         server: asyncio.AbstractServer = await create(self._factory, **options)
         return server
+
+
+def _retire(server: asyncio.AbstractServer) -> None:
+    """Stop accepting, and close ``server`` when all that it has accepted have their protocol.
+
+    A closed server of asyncio gives none to what it accepted in the same pass of the loop, and leaves it open
+    until the garbage collector comes: the client waits. uvloop's has no such gap.
+    """
+    if not isinstance(server, asyncio.Server):
+        server.close()
+        return
+    loop = server.get_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        for sock in server.sockets:
+            loop.remove_reader(sock)
+
+    def close_after(passes: int) -> None:
+        if passes:
+            loop.call_soon(close_after, passes - 1)
+            return
+        server.close()
+
+    close_after(SETTLE_PASSES)

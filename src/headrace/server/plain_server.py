@@ -77,6 +77,7 @@ class PlainServer:
         runtime.is_draining = runtime.is_ending = runtime.has_limits = True
         await self._limit.close()
         self._listeners.close()
+        await self._listeners.settle()
         for connection in list(runtime.connections):
             connection.drain()
         if not await self._wait_idle() and runtime.running:
