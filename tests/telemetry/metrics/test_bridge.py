@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 import pytest
-from prometheus_client import Counter, Gauge, Histogram, Summary, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest, values
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from headrace.telemetry.metrics.bridge import headrace_names
@@ -150,6 +150,46 @@ class TestInsideTheApplication:
         gauge.clear()
         gc.collect()
         assert bridged.page() == []
+
+    def test_removed_gauges_leave_their_places_to_others(self, own: Own) -> None:
+        registry = Registry(max_series=4)
+        own.bridge.use(registry, ())
+        assert own.bridge.enter(values)
+        gauge = Gauge("job", "Job.", ["n"], registry=own.client, multiprocess_mode="livesum")
+        for number in range(100):
+            gauge.labels(str(number)).set(1)
+            if number >= 3:
+                gauge.remove(str(number - 3))
+        assert own.page(registry) == [f'job{{n="{number}"}} 1' for number in (97, 98, 99)]
+
+    def test_gauge_that_is_held_still_does_not_take_its_successor_along(self, bridged: Own) -> None:
+        gauge = Gauge("room", "Room.", ["n"], registry=bridged.client, multiprocess_mode="livesum")
+        old = gauge.labels("1")
+        old.set(3)
+        gauge.remove("1")
+        gauge.labels("1").inc()
+        del old
+        gc.collect()
+        gauge.labels("1").inc()
+        assert bridged.page() == ['room{n="1"} 2']
+        assert 'room{n="1"} 2.0' in generate_latest(bridged.client).decode()
+
+    def test_metric_in_two_registries_of_the_client(self, bridged: Own) -> None:
+        one, other = CollectorRegistry(), CollectorRegistry()
+        Counter("jobs", "Jobs.", registry=one).inc(5)
+        Counter("jobs", "Jobs.", registry=other).inc(7)
+        level = Gauge("level", "Level.", registry=one, multiprocess_mode="livesum")
+        level.set(3)
+
+        def run_a_job() -> None:
+            Gauge("level", "Level.", registry=CollectorRegistry(), multiprocess_mode="livesum").set(9)
+
+        run_a_job()
+        gc.collect()
+        assert [one.get_sample_value("jobs_total"), other.get_sample_value("jobs_total")] == [5, 7]
+        assert one.get_sample_value("level") == 3
+        level.inc()
+        assert bridged.page() == ["jobs_total 12", "level 4"]
 
     def test_removed_counter_stays(self, bridged: Own) -> None:
         counter = Counter("orders", "Orders.", ["kind"], registry=bridged.client)

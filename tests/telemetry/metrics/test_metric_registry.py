@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 from typing import Any
@@ -131,6 +132,74 @@ def test_full_store_drops_and_counts() -> None:
     late = registry.gauge(Family("late", Kind.GAUGE, "x" * 1_000)).labels()
     late.set(1.0)
     assert late.get() == 1.0
+
+
+def test_limit_is_of_sets_of_labels_and_not_of_samples() -> None:
+    family = Family("p", Kind.HISTOGRAM, "P.", ("x",), in_samples=True)
+    registry = Registry(max_series=10)
+    samples = registry.samples(family)
+    for number in range(12):
+        for part in ("_sum", "le=0.1", "le=1.0", "le=+Inf"):
+            samples.labels(part, str(number)).inc()
+    assert page_of(registry)["p"] == {(str(number),): [1.0, 1.0, 1.0, 1.0] for number in range(10)}
+
+
+def test_no_histogram_is_cut_in_half_by_a_full_store() -> None:
+    family = Family("p", Kind.HISTOGRAM, "P.", ("x",), in_samples=True)
+    registry = Registry(Store.local(262_144), max_series=100_000)
+    samples = registry.samples(family)
+    parts = ["_sum", *(f"le={bound}" for bound in range(20)), "le=+Inf"]
+    for number in range(1_000):
+        for part in parts:
+            samples.labels(part, str(number)).inc()
+    shown = page_of(registry)["p"]
+    assert 10 < len(shown) < 1_000
+    assert {len(values) for values in shown.values()} == {len(parts)}
+
+
+def test_long_values_of_labels_are_cut() -> None:
+    registry = Registry()
+    counter = registry.counter(COUNTER)
+    counter.labels("ö" * 1_024).inc()
+    counter.labels("ö" * 1_025).inc()
+    counter.labels("ö" * 1_000_000).inc()
+    page = page_of(registry)["a"]
+    assert page == {("ö" * 1_024,): [1.0], ("ö" * 1_023 + "…",): [2.0]}
+    assert registry.store.used_bytes < 10_000
+
+
+@pytest.mark.parametrize("threshold", [1, 7, 700])
+def test_finaliser_that_counts_may_run_anywhere(threshold: int) -> None:
+    """The collector of garbage runs it in the middle of whatever allocates."""
+    registry = Registry()
+    family = Family("h", Kind.HISTOGRAM, "H.", ("x",), (1.0,), has_exemplars=True)
+    ends = registry.counter(COUNTER)
+    count = 0
+
+    class Pooled:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            nonlocal count
+            count += 1
+            ends.labels(str(count % 1_500)).inc()
+
+    before = gc.get_threshold()
+    gc.set_threshold(threshold)
+    try:
+        for number in range(1_500):
+            Pooled()
+            series = registry.histogram(family).labels(str(number))
+            series.observe(0.5)
+            series.set_exemplar(1, 2, 3.0, 4.0)
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert count >= 1_500
+    page = page_of(registry)
+    assert sum(value for (value,) in page["a"].values()) == count
+    assert page["h"] == {(str(number),): [1.0, 0.0, 0.5] for number in range(1_500)}
 
 
 def test_threads_lose_nothing() -> None:

@@ -12,7 +12,6 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import logging
-import math
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from headrace.telemetry.metrics.build import BUILD
 from headrace.telemetry.metrics.collectors import Collectors
 from headrace.telemetry.metrics.family import Family, Kind, Merge, legal_name
 from headrace.telemetry.metrics.presets import choose_preset
-from headrace.telemetry.metrics.registry import DROPPED, Registry
+from headrace.telemetry.metrics.registry import DROPPED, Registry, SampleSet
 from headrace.telemetry.metrics.series import Sample
 
 MODULE = "prometheus_client.values"
@@ -110,11 +109,12 @@ class Bridge:
             family = Family(
                 legal_name(metric_name), Kind(kind), help_text, names, merge=merge, in_samples=True
             )
-            sample = self._registry.samples(family).labels(part, *values)
+            samples = self._registry.samples(family)
+            sample = samples.hold(part, *values)
         except ValueError as error:
             self._warn(metric_name, error)
             return self._private(kind, metric_name, name, label_names, label_values, help_text, **others)
-        return GaugeValue(sample) if kind == Kind.GAUGE else Value(sample)
+        return GaugeValue(sample, samples) if kind == Kind.GAUGE else Value(sample)
 
     async def refresh(self, timeout_s: float) -> bool:
         """Ask what has no values; see ``Collectors.refresh``."""
@@ -131,26 +131,38 @@ class Bridge:
 class Value:
     """One number, as ``prometheus_client`` uses it.
 
+    It has a number of its own, which nobody else changes: the same metric may be there twice, in two
+    ``CollectorRegistry``. In the store stands what all of them have counted.
+
     Args:
         sample: where it stands.
     """
 
-    __slots__ = ("_exemplar", "_sample", "inc")
+    __slots__ = ("_exemplar", "_own", "_sample")
 
     _multiprocess = False
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
+        self._own = 0.0
         self._exemplar: Any = None
-        self.inc = sample.inc
+
+    def inc(self, amount: float) -> None:
+        """Add, or with a negative amount take away."""
+        sample = self._sample
+        with sample.lock:
+            self._own += amount
+            sample.values[0] += amount
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Replace it; ``timestamp`` is Unix time."""
-        self._sample.set(value, timestamp)
+        with self._sample.lock:
+            self._sample.values[0] += value - self._own
+            self._own = value
 
     def get(self) -> float:
         """The number."""
-        return self._sample.get()
+        return self._own
 
     def set_exemplar(self, exemplar: Any) -> None:
         """Keep it for ``generate_latest``; the page of all workers has none of the application's."""
@@ -162,24 +174,38 @@ class Value:
 
 
 class GaugeValue(Value):
-    """The number of a gauge. With its user it goes from the page: the application has removed the series.
+    """The number of a gauge; of several on one series the page has what was said last.
 
-    What a counter or a histogram has counted stays, as a counter must not fall.
+    With its last user the series goes from the page: the application has removed it. What a counter or a
+    histogram has counted stays, as a counter must not fall.
+
+    Args:
+        sample: where it stands.
+        samples: to which it is given back.
     """
 
-    __slots__ = ()
+    __slots__ = ("_samples",)
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: Sample, samples: SampleSet) -> None:
         super().__init__(sample)
-        if math.isnan(sample.get()):
-            # It was removed, and is back.
-            sample.set(0.0)
+        self._samples = samples
+
+    def inc(self, amount: float) -> None:
+        """Add, or with a negative amount take away."""
+        sample = self._sample
+        with sample.lock:
+            self._own += amount
+            sample.values[0] = self._own
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Replace it; ``timestamp`` is Unix time."""
+        self._own = value
+        self._sample.set(value, timestamp)
 
     def __del__(self) -> None:
         # At the end of the process everything is removed, and the last figures may be wanted still.
         if not sys.is_finalizing():
-            # Not by ``set``: it may be the collector of garbage that calls, and who holds that lock.
-            self._sample.values[0] = math.nan
+            self._samples.release(self._sample)
 
 
 _installed: list[Bridge] = []

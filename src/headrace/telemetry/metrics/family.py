@@ -12,6 +12,9 @@ from typing import Any
 EXEMPLAR_SLOTS = 6
 """Version, trace id (two), span id, value, time: see ``store.Exemplar``."""
 
+MAX_LABEL_CHARS = 1_024
+"""Of one value of a label. Longer ones are cut: pages and memory must have a bound."""
+
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -65,7 +68,7 @@ class Family:
         help: one sentence for people.
         labels: names of its labels, in the order of the values of each series.
         buckets: a histogram's upper bounds, ascending; ``+Inf`` is added and need not be given.
-        merge: for a gauge; everything else is summed.
+        merge: for a gauge, and for what is asked for in samples; everything else is summed.
         has_exemplars: each series keeps the trace of its latest sampled value.
         in_samples: its series are written sample by sample (``_sum``, each bucket) by somebody who does not
             know the whole; prometheus_client works that way.
@@ -94,7 +97,7 @@ class Family:
                 raise ValueError(f"{self.name}: {label!r:.80} is no name of a label")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"{self.name}: a label stands there twice")
-        if self.merge is not Merge.SUM and self.kind is not Kind.GAUGE:
+        if self.merge is not Merge.SUM and self.kind is not Kind.GAUGE and not self.in_samples:
             raise ValueError(f"{self.name}: only a gauge is merged in another way than by its sum")
         buckets = tuple(float(bound) for bound in self.buckets if bound != math.inf)
         if any(math.isnan(bound) for bound in buckets) or list(buckets) != sorted(set(buckets)):
@@ -114,9 +117,16 @@ class Family:
         return 2 if self.kind is Kind.SUMMARY else len(self.buckets) + 2
 
     @cached_property
+    def is_removable(self) -> bool:
+        """Its series may go again, and their numbers be given to others. What is summed stays: it must not
+        fall."""
+        return self.in_samples and (self.kind is Kind.GAUGE or self.merge is not Merge.SUM)
+
+    @cached_property
     def slots(self) -> int:
-        """Numbers of one series in the store, with those of its exemplar."""
-        return self.value_slots + (EXEMPLAR_SLOTS if self.has_exemplars else 0)
+        """Numbers of one series in the store: behind the values stand those of its exemplar, or, of one that
+        may go, which of the series it is that had this place."""
+        return self.value_slots + (EXEMPLAR_SLOTS if self.has_exemplars else int(self.is_removable))
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -165,6 +175,11 @@ def legal_name(text: str) -> str:
     """A name that every Prometheus takes: other characters become ``_``, as its own escaping does."""
     name = re.sub(r"[^a-zA-Z0-9_:]", "_", text)
     return name if name[:1] and not name[0].isdigit() else f"_{name}"
+
+
+def label_text(text: str) -> str:
+    """A label's value as it is kept: text that UTF-8 can say, of ``MAX_LABEL_CHARS`` at most."""
+    return legal_text(text if len(text) <= MAX_LABEL_CHARS else f"{text[: MAX_LABEL_CHARS - 1]}…")
 
 
 def legal_text(text: str) -> str:

@@ -8,16 +8,18 @@ counter ever falls. Directories are parsed once: a look reads only what was adde
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.telemetry.metrics.family import Family, Merge
 from headrace.telemetry.metrics.merged_family import MergedFamily, MergedSeries, Part
 from headrace.telemetry.metrics.registry import DROPPED, Registry
-from headrace.telemetry.metrics.store import Entry, Store
+from headrace.telemetry.metrics.store import Entry, Place, Store
 
 MAX_SERIES = 10_000
-"""Of one family over all processes there ever were, beyond which new ones are not shown."""
+"""Of one family over all processes. Beyond it those that only ended processes have told give way; there being
+none, new ones are not shown until one goes."""
 
 MAX_ENDED = 32
 """Ended processes whose gauges of the mode ``all`` are shown still; without a limit the page would grow with
@@ -36,7 +38,8 @@ class Merged:
     """The books of all processes.
 
     Args:
-        max_series: limit of each family over all processes.
+        max_series: limit of each family over all processes; what is of one process alone (``Merge.ALL``) is
+            bounded in each process.
 
     Attributes:
         registry: for figures of whoever keeps the books; shown with the rest.
@@ -46,7 +49,7 @@ class Merged:
         self._max_series = max_series
         self._families: dict[str, dict[tuple[Any, ...], MergedFamily]] = {}
         self._readers: dict[int, _Reader] = {}
-        self._ended: list[list[tuple[MergedFamily, Labels, MergedSeries]]] = []
+        self._ended: deque[list[tuple[MergedFamily, Labels, MergedSeries]]] = deque()
         self.registry = Registry(max_series=max_series)
         self._dropped = self.registry.counter(DROPPED)
         self.attach(self.registry.store)
@@ -63,16 +66,20 @@ class Merged:
         reader = self._readers.pop(id(store), None)
         if reader is None:
             return
-        while self._look_at(reader):
+        while self._look_at(reader, is_ended=True):
             pass
         kept: list[tuple[MergedFamily, Labels, MergedSeries]] = []
-        for merged_family, labels, series, part in reader.places:
+        for merged_family, labels, series, part in reader.places.values():
             merge = merged_family.family.merge
             if not series.fold(part, merge):
-                merged_family.forget(labels)
+                merged_family.forget(labels, series)
             elif merge is Merge.ALL:
                 kept.append((merged_family, labels, series))
+            elif not series.parts:
+                merged_family.note_ended(labels)
         self._forget_long_ended(kept)
+        for other in self._readers.values():
+            self._admit_refused(other)
 
     def look(self) -> bool:
         """Take up some of what processes have declared since the last look.
@@ -92,16 +99,33 @@ class Merged:
             if shapes:
                 yield from _compatible(shapes)
 
-    def _look_at(self, reader: _Reader) -> bool:
+    def _look_at(self, reader: _Reader, *, is_ended: bool = False) -> bool:
         """Take up some of one process's; whether there is more."""
-        for merged_family, labels, part in reader.read():
-            series = merged_family.find(labels, self._max_series)
-            if series is None:
-                self._dropped.labels(merged_family.family.name).inc()
-                continue
-            series.parts.append(part)
-            reader.places.append((merged_family, labels, series, part))
+        for slot in reader.replaced():
+            merged_family, labels, series, part = reader.places.pop(slot)
+            series.parts.remove(part)
+            if not series.parts and series.base is None:
+                merged_family.forget(labels, series)
+        for place in reader.read(is_ended=is_ended):
+            if not self._admit(reader, place):
+                reader.refused.append(place)
+                self._dropped.labels(place.merged_family.family.name).inc()
         return reader.has_more
+
+    def _admit(self, reader: _Reader, place: _Place) -> bool:
+        """Show a process's share of a series; False above the limit."""
+        merged_family, labels, slot, part = place
+        series = merged_family.find(labels, self._max_series)
+        if series is None:
+            return False
+        series.parts.append(part)
+        reader.places[slot] = (merged_family, labels, series, part)
+        return True
+
+    def _admit_refused(self, reader: _Reader) -> None:
+        """Others have gone: there may be room now."""
+        refused, reader.refused = reader.refused, []
+        reader.refused = [place for place in refused if not self._admit(reader, place)]
 
     def _adopt(self, family: Family) -> MergedFamily:
         """The books of a family that a process declares; it is the latest of its name then."""
@@ -117,51 +141,114 @@ class Merged:
         """Keep only so many ended processes' own series."""
         if kept:
             self._ended.append(kept)
-        if len(self._ended) > MAX_ENDED:
-            for merged_family, labels, series in self._ended.pop(0):
+        while len(self._ended) > MAX_ENDED or sum(map(len, self._ended)) > max(self._max_series, len(kept)):
+            for merged_family, labels, series in self._ended.popleft():
                 if not series.parts:  # a living process may have got the number of an ended one
-                    merged_family.forget(labels)
+                    merged_family.forget(labels, series)
+
+
+class _Place(NamedTuple):
+    """One process's share of a series, as its directory says."""
+
+    merged_family: MergedFamily
+    labels: Labels
+    first_slot: int
+    part: Part
+
+
+class _Removable(NamedTuple):
+    """A series that may go, and whose numbers may be another's then."""
+
+    place: Place
+    slots: int
+    part: Part
 
 
 class _Reader:
     """One store, and how far it has been parsed.
 
     Attributes:
-        places: where each of its series went.
+        places: first slot -> where the series went that has its numbers there.
+        refused: those that the limit had no room for.
         has_more: the last ``read`` has left something.
     """
 
-    __slots__ = ("_adopt", "_families", "_looks", "_position", "has_more", "places", "store")
+    __slots__ = (
+        "_adopt",
+        "_families",
+        "_looks",
+        "_position",
+        "_removable",
+        "_renamed",
+        "_replaced_lines",
+        "has_more",
+        "places",
+        "refused",
+        "store",
+    )  # fmt: skip
 
     def __init__(self, store: Store, adopt: Callable[[Family], MergedFamily]) -> None:
         self.store = store
         self._adopt = adopt
         self._position = 0
         self._looks = 0
+        self._replaced_lines = 0
         self._families: dict[int, tuple[MergedFamily, Family, Labels]] = {}
-        self.places: list[tuple[MergedFamily, Labels, MergedSeries, Part]] = []
+        self._removable: dict[int, _Removable] = {}
+        self._renamed: list[Entry] = []
+        self.places: dict[int, tuple[MergedFamily, Labels, MergedSeries, Part]] = {}
+        self.refused: list[_Place] = []
         self.has_more = False
 
-    def read(self) -> Iterator[tuple[MergedFamily, Labels, Part]]:
-        """Some of the series that were added since; families are adopted on the way."""
+    def replaced(self) -> list[int]:
+        """First slots of series that are not there any more, their places being others', which ``read`` gives
+        next."""
+        count = self.store.replaced_lines
+        if count == self._replaced_lines:
+            return []
+        self._replaced_lines = count
+        gone: set[int] = set()
+        for slot, (place, slots, part) in self._removable.items():
+            # A line that is just being written is counted when it is there: it is found the next time.
+            if part.is_replaced and (line := self.store.line(place, slots)) is not None:
+                gone.add(slot)
+                self._renamed.append(Entry(line, slot, slots))
+        self.refused = [place for place in self.refused if place.first_slot not in gone]
+        return [slot for slot in gone if slot in self.places]
+
+    def read(self, *, is_ended: bool = False) -> Iterator[_Place]:
+        """Some of the series that were added since; families are adopted on the way.
+
+        Args:
+            is_ended: nobody writes any more, so that what is damaged stays so.
+        """
         self.has_more = False
+        renamed, self._renamed = self._renamed, []
+        for entry in renamed:
+            if (place := self._parsed(entry)) is not None:
+                yield place
         before = self._position
-        entries = self.store.entries(before, skips_garbage=self._looks >= PATIENCE_LOOKS)
-        for count, (position, entry) in enumerate(entries):
+        skips_garbage = is_ended or self._looks >= PATIENCE_LOOKS
+        for count, (position, entry) in enumerate(self.store.entries(before, skips_garbage=skips_garbage)):
             if count == LOOK_ENTRIES:
                 self.has_more = True
                 return
             self._position = position
-            try:
-                line = json.loads(entry.line)
-                if isinstance(line, dict):
-                    self._take_family(line)
-                elif (found := self._series(line, entry)) is not None:
-                    yield found
-            except (ValueError, LookupError, TypeError):
-                continue  # garbage; what the writer writes is not
+            if (place := self._parsed(entry)) is not None:
+                yield place
         is_stuck = self._position == before and before < self.store.used_bytes
         self._looks = self._looks + 1 if is_stuck else 0
+
+    def _parsed(self, entry: Entry) -> _Place | None:
+        """The series of a line; None for a family's, or for garbage, which the writer does not write."""
+        try:
+            line = json.loads(entry.line)
+            if not isinstance(line, dict):
+                return self._series(line, entry)
+            self._take_family(line)
+        except (ValueError, LookupError, TypeError):
+            pass
+        return None
 
     def _take_family(self, fields: dict[str, Any]) -> None:
         family = Family.from_json(fields)
@@ -169,12 +256,23 @@ class _Reader:
         pid = (str(self.store.pid),) if is_own else ()
         self._families[int(fields["number"])] = (self._adopt(family), family, pid)
 
-    def _series(self, line: Any, entry: Entry) -> tuple[MergedFamily, Labels, Part] | None:
+    def _series(self, line: Any, entry: Entry) -> _Place | None:
         merged_family, family, pid = self._families[line[0]]
         labels = tuple(line[1:])
         if len(labels) != len(family.labels) + family.in_samples or entry.slots != family.slots:
             return None
-        return merged_family, labels + pid, Part(self.store, entry.first_slot, family)
+        if not all(isinstance(label, str) for label in labels):
+            return None
+        part = Part(self.store, entry.first_slot, family)
+        if family.is_removable:
+            place = Place(entry.first_slot, len(entry.line))
+            self._removable[entry.first_slot] = _Removable(place, entry.slots, part)
+            # Its owner was read behind the line, which may have been replaced in between.
+            if self.store.line(place, entry.slots) != entry.line:
+                part.disown()
+                self._replaced_lines = -1
+                return None
+        return _Place(merged_family, labels + pid, entry.first_slot, part)
 
 
 def _compatible(shapes: list[MergedFamily]) -> Iterator[MergedFamily]:

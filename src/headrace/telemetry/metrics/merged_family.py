@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -12,6 +13,8 @@ from headrace.telemetry.metrics.family import Family, Kind, Merge
 from headrace.telemetry.metrics.store import Exemplar, Store
 
 Values = Sequence[float]
+
+_REMOVED = (math.nan,)
 
 
 class SeriesValue(NamedTuple):
@@ -32,19 +35,40 @@ class SeriesValue(NamedTuple):
 
 
 class Part:
-    """One process's share of a series: where its numbers stand."""
+    """One process's share of a series: where its numbers stand.
 
-    __slots__ = ("_exemplar_slot", "_first_slot", "_layout", "store")
+    Args:
+        store: of the process.
+        first_slot: of the numbers.
+        family: the series is of.
+    """
+
+    __slots__ = ("_exemplar_slot", "_first_slot", "_layout", "_owner", "store")
 
     def __init__(self, store: Store, first_slot: int, family: Family) -> None:
         self.store = store
         self._first_slot = first_slot
-        self._layout = _layout(family.value_slots)
+        self._layout = _layout(family.value_slots + family.is_removable)
         self._exemplar_slot = first_slot + family.value_slots if family.has_exemplars else 0
+        self._owner = store.doubles[first_slot + family.value_slots] if family.is_removable else None
+
+    @property
+    def is_replaced(self) -> bool:
+        """The numbers are another series' by now."""
+        return (
+            self._owner is not None and self.store.values(self._first_slot, self._layout)[-1] != self._owner
+        )
+
+    def disown(self) -> None:
+        """Nobody knows whose numbers they are: they count as another's."""
+        self._owner = math.nan
 
     def values(self) -> Values:
-        """The numbers as they are now."""
-        return self.store.values(self._first_slot, self._layout)
+        """The numbers as they are now; not a number when the process has removed the series."""
+        values = self.store.values(self._first_slot, self._layout)
+        if self._owner is None:
+            return values
+        return values[:-1] if values[-1] == self._owner else _REMOVED
 
     def exemplar(self) -> Exemplar | None:
         """The latest exemplar."""
@@ -97,10 +121,11 @@ class MergedFamily:
         family: as the latest process declared it.
     """
 
-    __slots__ = ("_series", "family")
+    __slots__ = ("_ended", "_series", "family")
 
     def __init__(self, family: Family) -> None:
         self.family = family
+        self._ended: dict[tuple[str, ...], None] = {}
         self._series: dict[tuple[str, ...], MergedSeries | dict[str, MergedSeries]] = {}
 
     def __len__(self) -> int:
@@ -108,23 +133,58 @@ class MergedFamily:
         return len(self._series)
 
     def find(self, labels: tuple[str, ...], max_series: int) -> MergedSeries | None:
-        """The series of these labels as the store has them, made when it is new; None above the limit."""
-        part, key = (labels[0], labels[1:]) if self.family.in_samples else ("", labels)
+        """The series of these labels as the store has them, made when it is new; None above the limit.
+
+        What only ended processes have told gives way to the living. Where each process stands for itself
+        there is no limit but the process's own.
+        """
+        part, key = self._split(labels)
         found = self._series.get(key)
         if found is None:
-            if len(self._series) >= max_series:
+            if len(self._series) >= max_series and not self._is_of_processes and not self._make_room():
                 return None
             found = self._series[key] = {} if self.family.in_samples else MergedSeries()
         return found.setdefault(part, MergedSeries()) if isinstance(found, dict) else found
 
-    def forget(self, labels: tuple[str, ...]) -> None:
-        """Nothing is left of this one."""
-        part, key = (labels[0], labels[1:]) if self.family.in_samples else ("", labels)
+    def note_ended(self, labels: tuple[str, ...]) -> None:
+        """A process that told this one has ended, and its figures are kept."""
+        self._ended[self._split(labels)[1]] = None
+
+    def forget(self, labels: tuple[str, ...], series: MergedSeries) -> None:
+        """Nothing is left of this one, whose labels may be another's by now."""
+        part, key = self._split(labels)
         found = self._series.get(key)
         if isinstance(found, dict):
-            found.pop(part, None)
-        if not isinstance(found, dict) or not found:
-            self._series.pop(key, None)
+            if found.get(part) is not series:
+                return
+            del found[part]
+            if found:
+                return
+        elif found is not series:
+            return
+        del self._series[key]
+        self._ended.pop(key, None)
+
+    @property
+    def _is_of_processes(self) -> bool:
+        return len(self.family.page_labels) > len(self.family.labels)
+
+    def _split(self, labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The part of a sample, and the labels it has on the page."""
+        return (labels[0], labels[1:]) if self.family.in_samples else ("", labels)
+
+    def _make_room(self) -> bool:
+        """Forget the series longest without a living process; False when there is none."""
+        while self._ended:
+            key = next(iter(self._ended))
+            del self._ended[key]
+            found = self._series.get(key)
+            if found is None:
+                continue
+            if not any(one.parts for one in (found.values() if isinstance(found, dict) else (found,))):
+                del self._series[key]
+                return True
+        return False
 
     def series(self) -> Iterator[SeriesValue]:
         """Each series with its numbers of the moment it is reached."""

@@ -3,7 +3,7 @@
 It is a log that only grows. A header says how much of it is in use; each entry is a directory line (bytes,
 meaning nothing here) and behind it the numbers it describes:
 
-    header   magic | used_bytes | pid of the writer | ...                     64 bytes
+    header   magic | used_bytes | pid of the writer | replaced lines | ...    64 bytes
     entry    length of the line | slots | CRC-32 | 0   (four 32-bit integers)  16 bytes
              the line, filled up to 8 bytes
              the slots: 64-bit floats, 0 at first
@@ -11,6 +11,9 @@ meaning nothing here) and behind it the numbers it describes:
 The writer completes an entry and then moves the mark, so that what is killed in between leaves nothing.
 Numbers change in place: a load or store of one aligned 64-bit word is never seen in halves. A reader keeps
 the position it has read to and parses only what is new. Pages that are not written take no memory.
+
+A line may be replaced by another of its length, when nobody needs it any more; the header counts how often
+that was, so that readers know when to look at what they have read.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ MAX_LINE_BYTES = 65_536
 _MAGIC = int.from_bytes(b"headrac1", "little")
 _HEADER_BYTES = 64
 _HEAD = struct.Struct("=IIII")
-_USED, _PID = 1, 2
+_HEAD_BYTES = _HEAD.size
+_USED, _PID, _REPLACED = 1, 2, 3
 _MAX_SLOTS = 4_096
 
 
@@ -44,6 +48,13 @@ class Entry(NamedTuple):
     line: bytes
     first_slot: int
     slots: int
+
+
+class Place(NamedTuple):
+    """Where an entry is: its first number, and the length of its line, with which it may be replaced."""
+
+    first_slot: int
+    line_bytes: int
 
 
 class Exemplar(NamedTuple):
@@ -76,7 +87,7 @@ class Store:
         ValueError: the memory is no store.
     """
 
-    __slots__ = ("_memory", "doubles", "fd", "size_bytes", "words")
+    __slots__ = ("_end", "_memory", "doubles", "fd", "size_bytes", "words")
 
     def __init__(self, memory: mmap.mmap, fd: int) -> None:
         self._memory = memory
@@ -87,6 +98,7 @@ class Store:
         self.words = view.cast("Q")
         if self.words[0] != _MAGIC:
             raise ValueError("the memory holds no metrics")
+        self._end = self.words[_USED]
 
     @classmethod
     def create(cls, size_bytes: int = SIZE_BYTES) -> Store:
@@ -134,9 +146,20 @@ class Store:
         """How far entries go."""
         return self.words[_USED]
 
+    @property
+    def free_bytes(self) -> int:
+        """Room for more."""
+        return self.size_bytes - self.words[_USED]
+
+    @property
+    def replaced_lines(self) -> int:
+        """How often a line has been replaced."""
+        return self.words[_REPLACED]
+
     def claim(self) -> None:
         """Be its writer: from now on no other process appends, a fork of this one neither."""
         self.words[_PID] = os.getpid()
+        self._end = self.words[_USED]
 
     def append(self, line: bytes, slots: int, *, reserve_bytes: int = RESERVE_BYTES) -> int:
         """Add an entry; its numbers are 0. Only the process that claimed it does, one thread at a time.
@@ -149,17 +172,40 @@ class Store:
         Returns:
             The first number's index in ``doubles``; -1 when there is no room, or it is another's store.
         """
-        start = self.used_bytes
-        first = _first_slot(start, len(line))
-        end = (first + slots) * 8
-        if not 0 < len(line) <= MAX_LINE_BYTES or slots > _MAX_SLOTS or self.pid != os.getpid():
+        line_bytes = len(line)
+        checksum = _checksum(line, slots)
+        if not 0 < line_bytes <= MAX_LINE_BYTES or slots > _MAX_SLOTS or self.pid != os.getpid():
             return -1
+        # Nothing is called before the place is taken: a finaliser that the collector of garbage runs in
+        # between may append as well.
+        start = self._end
+        first = (start + _HEAD_BYTES + line_bytes + 7) // 8
+        end = (first + slots) * 8
         if end + reserve_bytes > self.size_bytes:
             return -1
-        _HEAD.pack_into(self._memory, start, len(line), slots, _checksum(line, slots), 0)
-        self._memory[start + _HEAD.size : start + _HEAD.size + len(line)] = line
-        self.words[_USED] = end  # last: nothing of the entry is seen before
+        self._end = end
+        _HEAD.pack_into(self._memory, start, line_bytes, slots, checksum, 0)
+        self._memory[start + _HEAD_BYTES : start + _HEAD_BYTES + line_bytes] = line
+        if end > self.words[_USED]:
+            self.words[_USED] = end  # last: nothing of the entry is seen before
         return first
+
+    def replace(self, place: Place, slots: int, line: bytes) -> None:
+        """Give the numbers of an entry another line, as long as the one before.
+
+        Whoever has read the old one must be able to tell by the numbers that it is not valid any more.
+        """
+        start = place.first_slot * 8 - _HEAD_BYTES - (place.line_bytes + 7) // 8 * 8
+        self._memory[start + _HEAD_BYTES : start + _HEAD_BYTES + place.line_bytes] = line
+        _HEAD.pack_into(self._memory, start, place.line_bytes, slots, _checksum(line, slots), 0)
+        self.words[_REPLACED] += 1
+
+    def line(self, place: Place, slots: int) -> bytes | None:
+        """The line of an entry as it is now; None while it is being replaced."""
+        end = place.first_slot * 8 - (place.line_bytes + 7) // 8 * 8 + place.line_bytes
+        _, _, checksum, _ = _HEAD.unpack_from(self._memory, end - place.line_bytes - _HEAD_BYTES)
+        line = self._memory[end - place.line_bytes : end]
+        return line if _checksum(line, slots) == checksum else None
 
     def entries(self, position: int = 0, *, skips_garbage: bool = False) -> Iterator[tuple[int, Entry]]:
         """What stands behind ``position``, each with the position behind it.
@@ -173,13 +219,13 @@ class Store:
         """
         position = max(position, _HEADER_BYTES)
         used = min(self.used_bytes, self.size_bytes)
-        while position + _HEAD.size <= used:
+        while position + _HEAD_BYTES <= used:
             length, slots, checksum, _ = _HEAD.unpack_from(self._memory, position)
-            first = _first_slot(position, length)
+            first = (position + _HEAD_BYTES + length + 7) // 8
             end = (first + slots) * 8
             if end > used or not 0 < length <= MAX_LINE_BYTES:
                 return
-            line = self._memory[position + _HEAD.size : position + _HEAD.size + length]
+            line = self._memory[position + _HEAD_BYTES : position + _HEAD_BYTES + length]
             position = end
             if _checksum(line, slots) == checksum:
                 yield position, Entry(line, first, slots)
@@ -230,11 +276,6 @@ def _begin(memory: mmap.mmap) -> mmap.mmap:
     """Write the header of an empty store."""
     struct.pack_into("=QQ", memory, 0, _MAGIC, _HEADER_BYTES)
     return memory
-
-
-def _first_slot(start_bytes: int, line_bytes: int) -> int:
-    """Index of the first number of an entry that begins there."""
-    return (start_bytes + _HEAD.size + line_bytes + 7) // 8
 
 
 def _checksum(line: bytes, slots: int) -> int:
