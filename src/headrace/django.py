@@ -57,6 +57,8 @@ class RouteMiddleware:
 def _note(request: Any) -> None:
     scope = getattr(request, "scope", None)
     match = getattr(request, "resolver_match", None)
-    if scope is not None and match is not None:
+    # A match that somebody has made himself may have no route.
+    route = getattr(match, "route", None)
+    if scope is not None and isinstance(route, str):
         # A re_path's pattern stands as it is written, without the marks of its ends.
-        scope["headrace.route"] = "/" + match.route.removeprefix("^").removesuffix("$")
+        scope["headrace.route"] = "/" + route.removeprefix("^").removesuffix("$")

@@ -49,6 +49,16 @@ def test_route_is_noted_in_both_modes(route: str | None, expected: dict[str, str
         assert scope == expected
 
 
+def test_match_without_a_route_is_left_alone() -> None:
+    def answer(request: Any) -> str:
+        request.resolver_match = SimpleNamespace(route=None)
+        return "response"
+
+    scope: dict[str, Any] = {}
+    assert RouteMiddleware(answer)(request_of("items/", scope)) == "response"
+    assert scope == {}
+
+
 def test_nothing_happens_under_wsgi() -> None:
     request = request_of("items/")
     assert RouteMiddleware(resolve)(request) == "response"

@@ -15,6 +15,8 @@ import pytest
 import headrace
 from headrace.config import load
 from headrace.server.loops import loop_factory
+from headrace.telemetry.metrics.exposition import Format
+from headrace.telemetry.metrics.page import PageKind, process_pages
 from live import PATIENCE_S, eventually, respond
 
 
@@ -76,6 +78,28 @@ def test_two_side_by_side(run: Any) -> None:
         async with headrace.serve(hello, port=0) as one, headrace.serve(hello, port=0) as other:
             assert one.port != other.port
             assert [(await get(server)).text for server in (one, other)] == ["hello"] * 2
+
+    run(main())
+
+
+def test_two_side_by_side_count_on_one_page(run: Any) -> None:
+    requests = 'http_request_duration_seconds_count{method="GET",endpoint="unmatched",status="200"}'
+
+    async def page() -> str:
+        return (await process_pages().page(PageKind(Format.TEXT, False))).decode()
+
+    async def main() -> None:
+        async with headrace.serve(hello, port=0, metrics=True) as one:
+            async with headrace.serve(hello, port=0, metrics=True) as other:
+                for server in (one, other, one):
+                    assert (await get(server)).text == "hello"
+            while f"{requests} 3" not in await page():
+                await asyncio.sleep(0.01)
+            with pytest.raises(headrace.ConfigError, match="counts in another way"):
+                await headrace.serve(hello, port=0, metrics=True, metrics_buckets="1,2").__aenter__()
+        # What comes behind them begins anew.
+        async with headrace.serve(hello, port=0, metrics=True):
+            assert requests not in await page()
 
     run(main())
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from headrace.telemetry.exchange import Consumer
 from headrace.telemetry.log_context import attach_context
 from headrace.telemetry.metrics.bridge import install_bridge
 from headrace.telemetry.metrics.http import HTTPMetrics
-from headrace.telemetry.metrics.registry import Registry, use_registry
+from headrace.telemetry.metrics.registry import Registry, process_registry, use_registry
 from headrace.telemetry.route import learn_routes
 from headrace.telemetry.tracing import current_ids, missing_sentence, wants_tracing
 from headrace.types import ASGIApplication
@@ -33,6 +34,9 @@ CLOSE_S = 5.0
 
 RELOAD_CLOSE_S = 0.5
 """The same where somebody waits for the next version of what he has just saved."""
+
+_counting: weakref.WeakSet[Observation] = weakref.WeakSet()
+"""Servers of this process that have metrics now."""
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -70,12 +74,19 @@ class Observation:
         self.websocket_limit: WebSocketLimit | None = None
         stack = config.stack
         if stack.has("metrics"):
-            self.registry = registry or Registry(max_series=stack.metrics_max_series)
+            self.registry = registry or _registry_for(stack.metrics_max_series)
             use_registry(self.registry)
             install_bridge(self.registry, stack.metrics_preset)
-            self.http = HTTPMetrics(
-                self.registry, preset=stack.metrics_preset, buckets=metrics_buckets(config)
-            )
+            try:
+                self.http = HTTPMetrics(
+                    self.registry, preset=stack.metrics_preset, buckets=metrics_buckets(config)
+                )
+            except ValueError as error:
+                raise ConfigError(
+                    f"Another server of this process counts in another way ({error}): give both the same "
+                    "--metrics-preset and --metrics-buckets."
+                ) from error
+            _counting.add(self)
         if stack.has("request_id") or stack.has("tracing"):
             # Before the application makes loggers of its own.
             self._detach = attach_context(current_ids if stack.has("tracing") else None)
@@ -124,6 +135,7 @@ class Observation:
             # work of the application's that does not end.
             await _in_own_thread(self.tracer.consumer.close)
         self._detach()
+        _counting.discard(self)
 
     def _is_traced(self) -> bool:
         stack = self._config.stack
@@ -133,6 +145,12 @@ class Observation:
         if sentence is not None:
             _logger.warning("Requests are not traced. %s", sentence)
         return sentence is None
+
+
+def _registry_for(max_series: int) -> Registry:
+    """A registry for a server without a supervisor: one for all that run at a time in a process, whose page
+    and whose application's metrics are one as well."""
+    return process_registry() if _counting else Registry(max_series=max_series)
 
 
 def _access_log(config: Config, worker_id: int | None) -> AccessLog | None:

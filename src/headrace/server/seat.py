@@ -5,10 +5,39 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
 
 from headrace.server.leadership import Leadership
 from headrace.server.load_board import BoardSlot
 from headrace.telemetry.metrics.registry import Registry
+
+
+class Cause(StrEnum):
+    """Why a worker's place becomes another's; the values are those of the label ``reason``."""
+
+    RELOAD = "reload"
+    OPERATOR = "operator"
+    REQUESTS = "requests"
+    LIFETIME = "lifetime"
+    MEMORY = "memory"
+    SIGNAL = "signal"
+    BLOCKED = "blocked"
+    KILLED = "killed"
+    CRASHED = "crashed"
+    EXITED = "exited"
+
+
+class Reason(NamedTuple):
+    """Why a worker is to be replaced.
+
+    Attributes:
+        cause: for figures.
+        words: for the log, behind "is replaced: ".
+    """
+
+    cause: Cause
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +59,6 @@ class Seat:
     board_slot: BoardSlot | None
     leadership: Leadership
     on_ready: Callable[[], None]
-    on_retire: Callable[[str], None]
+    on_retire: Callable[[Reason], None]
     worker_id: int | None = None
     metrics: Registry | None = None

@@ -33,7 +33,7 @@ from headrace.server.listening import Factory, Listeners
 from headrace.server.observation import Observation
 from headrace.server.proxied import ProxiedConnection
 from headrace.server.runtime import Runtime, serves_http2
-from headrace.server.seat import Seat
+from headrace.server.seat import Cause, Reason, Seat
 from headrace.server.server_metrics import ServerMetrics
 from headrace.server.stack import build_stack
 from headrace.server.sweep import Sweep
@@ -158,7 +158,7 @@ class Server:
         self.captured_signals.append(sig)
         if self._seat is not None and self.started:
             # Not from within a signal's handler.
-            reason = f"it was sent {signal.Signals(sig).name}"
+            reason = Reason(Cause.SIGNAL, f"it was sent {signal.Signals(sig).name}")
             self.runtime.loop.call_soon_threadsafe(self.retire, reason)
             return
         if self._seat is not None:
@@ -364,7 +364,7 @@ class Server:
             return partial(HTTPConnection, runtime)
         return partial(ProxiedConnection, runtime, TrustedProxies(self.config.proxy.forwarded_allow_ips))
 
-    def retire(self, reason: str) -> None:
+    def retire(self, reason: Reason) -> None:
         """Ask to be replaced, once; without a supervisor that is a stop."""
         if self._seat is None:
             self.should_exit = True
@@ -374,7 +374,7 @@ class Server:
 
     def _on_limit_requests(self) -> None:
         if self._seat is not None:
-            self.retire(f"it has served {self.runtime.limit_requests} requests")
+            self.retire(Reason(Cause.REQUESTS, f"it has served {self.runtime.limit_requests} requests"))
             return
         if not self._should_exit:
             _logger.warning(

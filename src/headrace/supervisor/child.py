@@ -11,6 +11,7 @@ import time
 from typing import Any, Protocol
 
 from headrace.errors import WorkerError
+from headrace.server.seat import Cause, Reason
 from headrace.supervisor.control import (
     Collect,
     Collected,
@@ -61,7 +62,7 @@ class State(enum.Enum):
 class Owner(Protocol):
     """Who is told what children say."""
 
-    def on_retire(self, child: Child, reason: str) -> None:
+    def on_retire(self, child: Child, reason: Reason) -> None:
         """The child asks to be replaced."""
 
     def on_page_asked(self, child: Child, asked: PageAsked) -> None:
@@ -212,7 +213,7 @@ class Child:
             elif isinstance(message, Ready):
                 self._on_ready()
             elif isinstance(message, Retire):
-                self._owner.on_retire(self, message.reason)
+                self._owner.on_retire(self, Reason(Cause(message.cause), message.words))
             elif isinstance(message, PageAsked):
                 self._owner.on_page_asked(self, message)
             elif isinstance(message, Collected):

@@ -123,10 +123,11 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """From a worker: it has reached a limit of its own and asks to be replaced."""
+    """From a worker: it has reached a limit of its own and asks to be replaced; see ``seat.Reason``."""
 
     kind: ClassVar[int] = 7
-    reason: str
+    cause: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 from headrace.config import Config
 from headrace.errors import HeadraceError, WorkerError
 from headrace.server.load_board import LoadBoard
+from headrace.server.seat import Reason
 from headrace.supervisor.blueprint import pack
 from headrace.supervisor.child import Child, State
 from headrace.supervisor.control import PageAsked, Start
@@ -88,7 +89,8 @@ class Crew:
         self._children: dict[int, Child] = {}
         self._board = LoadBoard.create(MAX_WORKERS + 1) if config.process.accept == "balanced" else None
         self._hub = Hub()
-        self.books = Books(self._refresh)
+        self.books = Books(self._refresh, config.stack.metrics_max_series)
+        self._has_warned_of_metrics = False
         self._watcher = Watcher(config.process, config.application.app_dir) if config.process.reload else None
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -176,8 +178,7 @@ class Crew:
             raise WorkerError("The server stops.")
         metrics: Store | None = None
         try:
-            if self.config.stack.has("metrics"):
-                metrics = self.books.open()
+            metrics = self._open_metrics()
             spawned = await self._spawner.spawn(inherited, -1 if metrics is None else metrics.fd)
         except BaseException as error:
             if metrics is not None:
@@ -194,6 +195,19 @@ class Crew:
         if self.leader is None:
             self.leader = child
         return child
+
+    def _open_metrics(self) -> Store | None:
+        """Memory for a worker's figures; None without metrics, and where none can be had: it serves all the
+        same."""
+        if not self.config.stack.has("metrics"):
+            return None
+        try:
+            return self.books.open()
+        except OSError as error:
+            if not self._has_warned_of_metrics:
+                self._has_warned_of_metrics = True
+                _logger.error("There is no memory for a worker's metrics; it serves without: %s.", error)
+            return None
 
     def _start_of(self, child: Child, config: Config) -> Start:
         return Start(
@@ -301,7 +315,7 @@ class Crew:
 
     # What children say
 
-    def on_retire(self, child: Child, reason: str) -> None:
+    def on_retire(self, child: Child, reason: Reason) -> None:
         """The child asks to be replaced."""
         if self.is_stopping:
             return
@@ -312,7 +326,7 @@ class Crew:
             # Its place is another's already.
             self.retire(child)
 
-    async def _replace_in_the_end(self, slot: Slot | DevelopmentSlot, child: Child, reason: str) -> None:
+    async def _replace_in_the_end(self, slot: Slot | DevelopmentSlot, child: Child, reason: Reason) -> None:
         while slot.child is child and not child.gone.done():
             with contextlib.suppress(WorkerError):
                 await slot.replace(reason, child)
@@ -370,7 +384,7 @@ class Crew:
         if slot is not None:
             slot.abandon()
 
-    def replace_unhurried(self, child: Child, reason: str) -> None:
+    def replace_unhurried(self, child: Child, reason: Reason) -> None:
         """Put another in its place, and let it drain."""
         self.on_retire(child, reason)
 

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from headrace.errors import WorkerError
+from headrace.server.seat import Cause, Reason
 from headrace.supervisor.child import Child
-from headrace.supervisor.metrics import end_reason
+from headrace.supervisor.metrics import end_cause
 from headrace.supervisor.process import end_words
 from headrace.supervisor.replacements import Replacements, answer
 from headrace.supervisor.watch import Watcher
@@ -44,7 +45,7 @@ class DevelopmentSlot:
         bring_up: Callable[[], Awaitable[Child]],
         end: Callable[[Child], None],
         watcher: Watcher,
-        on_restart: Callable[[str], None],
+        on_restart: Callable[[Cause], None],
         child: Child | None = None,
     ) -> None:
         self._bring_up = bring_up
@@ -55,15 +56,15 @@ class DevelopmentSlot:
         self.child = child
         self.failures = 0
 
-    def replace(self, reason: str, child: Child | None = None) -> asyncio.Future[None]:
+    def replace(self, reason: Reason, child: Child | None = None) -> asyncio.Future[None]:
         """Have a new worker, as if the source had changed."""
         return self._asked.ask(reason, child)
 
     def abandon(self) -> None:
         """Its worker is being ended by force."""
         self.child = None
-        self._on_restart("blocked")
-        self.replace("its loop was blocked")
+        self._on_restart(Cause.BLOCKED)
+        self.replace(Reason(Cause.BLOCKED, "its loop was blocked"))
 
     def dismiss(self) -> None:
         """The place is given up."""
@@ -87,7 +88,7 @@ class DevelopmentSlot:
                     if starting is not None:
                         starting.cancel()
                     if self.child is not None:
-                        self._on_restart("reload")
+                        self._on_restart(Cause.RELOAD)
                         self._end(self.child)
                         self.child = None
                     starting = asyncio.ensure_future(self._bring_up())
@@ -123,7 +124,7 @@ class DevelopmentSlot:
 
     def _on_gone(self, child: Child) -> None:
         self.child = None
-        self._on_restart(end_reason(child.gone.result()))
+        self._on_restart(end_cause(child.gone.result()))
         _logger.error("%s %s. Waiting for a change.", child.name, end_words(child.gone.result()))
 
 

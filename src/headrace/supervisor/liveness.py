@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from headrace.config import Config
 from headrace.net import systemd
+from headrace.server.seat import Cause, Reason
 from headrace.supervisor.child import Child, State
 
 TICK_S = 1.0
@@ -35,7 +36,7 @@ class Workers(Protocol):
     def replace_by_force(self, child: Child) -> None:
         """Put another in its place without waiting for it."""
 
-    def replace_unhurried(self, child: Child, reason: str) -> None:
+    def replace_unhurried(self, child: Child, reason: Reason) -> None:
         """Put another in its place, and let it drain."""
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> object:
@@ -125,5 +126,5 @@ class Liveness:
         if child.asked_s >= 0:
             return False
         child.is_condemned = False
-        self._workers.replace_unhurried(child, "its event loop was blocked")
+        self._workers.replace_unhurried(child, Reason(Cause.BLOCKED, "its event loop was blocked"))
         return True

@@ -7,10 +7,11 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
+from headrace.server.seat import Cause
 from headrace.supervisor.child import Child
 from headrace.telemetry.metrics.build import declare_build
 from headrace.telemetry.metrics.family import Family, Kind
-from headrace.telemetry.metrics.merge import Merged
+from headrace.telemetry.metrics.merge import MAX_SERIES, Merged
 from headrace.telemetry.metrics.page import MergedPages, PageKind
 from headrace.telemetry.metrics.process import SUPERVISOR, ProcessMetrics
 from headrace.telemetry.metrics.store import Store
@@ -26,27 +27,11 @@ RESTARTS = Family(
 
 STATES = ("starting", "ready", "draining", "blocked")
 
-CAUSES = {
-    "a reload": "reload",
-    "a change": "reload",
-    "an operator": "operator",
-    "it has served": "requests",
-    "it has lived": "lifetime",
-    "it holds": "memory",
-    "it was sent": "signal",
-    "its event loop": "blocked",
-    "its loop": "blocked",
-}
-"""How the sentence begins by which somebody asks for a replacement -> what it is called."""
-
-OTHER = "other"
 CRASHES = frozenset(
     getattr(signal, name)
     for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
     if hasattr(signal, name)
 )
-REASONS = (*dict.fromkeys(CAUSES.values()), "killed", "crashed", "exited", OTHER)
-"""Every value of the label ``reason``."""
 
 
 class Books:
@@ -54,19 +39,21 @@ class Books:
 
     Args:
         refresh: awaited before each page: has workers write what they do not count but look up.
+        max_series: limit of a family in one worker.
     """
 
-    def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
-        self._merged = Merged()
+    def __init__(self, refresh: Callable[[], Awaitable[None]], max_series: int) -> None:
+        self._merged = Merged(max_series=max(MAX_SERIES, max_series))
         self._pages = MergedPages(lambda: self._merged, refresh)
+        self._has_opened = asyncio.Event()
         registry = self._merged.registry
         self._process = ProcessMetrics(registry, SUPERVISOR)
         self._workers = registry.gauge(WORKERS)
         self._target = registry.gauge(TARGET).labels()
         self._restarts = registry.counter(RESTARTS)
-        for reason in REASONS:
+        for cause in Cause:
             # From 0 on: a rate is seen from the first one.
-            self._restarts.labels(reason)
+            self._restarts.labels(cause.value)
         declare_build(registry)
 
     def open(self) -> Store:
@@ -77,6 +64,7 @@ class Books:
         """
         store = Store.create()
         self._merged.attach(store)
+        self._has_opened.set()
         return store
 
     def fold(self, store: Store) -> None:
@@ -84,14 +72,9 @@ class Books:
         self._merged.fold(store)
         store.close()
 
-    def count_restart(self, reason: str) -> None:
-        """A worker's place is another's.
-
-        Args:
-            reason: as the log says it, or one of ``REASONS``.
-        """
-        named = (cause for start, cause in CAUSES.items() if reason.startswith(start))
-        self._restarts.labels(reason if reason in REASONS else next(named, OTHER)).inc()
+    def count_restart(self, cause: Cause) -> None:
+        """A worker's place is another's."""
+        self._restarts.labels(cause.value).inc()
 
     async def page(self, kind: PageKind, children: Iterable[Child], target: int) -> bytes:
         """The page of all figures; see ``MergedPages``."""
@@ -103,21 +86,22 @@ class Books:
         return await self._pages.page(kind)
 
     async def keep(self) -> None:
-        """Look again and again until cancelled."""
+        """Look again and again until cancelled, once there is a worker with figures."""
+        await self._has_opened.wait()
         while True:
             pause_s = 0.0 if self._merged.look() else LOOK_S
             await asyncio.sleep(pause_s)
 
 
-def end_reason(code: int) -> str:
-    """Why the place of a worker that has ended by itself is another's: one of ``REASONS``.
+def end_cause(code: int) -> Cause:
+    """Why the place of a worker that has ended by itself is another's.
 
     Args:
         code: its exit code; minus the number for a signal.
     """
     if code >= 0:
-        return "exited"
+        return Cause.EXITED
     if -code == signal.SIGKILL:
         # Who sent it is not known; the kernel does when there is no memory.
-        return "killed"
-    return "crashed" if -code in CRASHES else "signal"
+        return Cause.KILLED
+    return Cause.CRASHED if -code in CRASHES else Cause.SIGNAL

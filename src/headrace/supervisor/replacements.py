@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from headrace.errors import WorkerError
+from headrace.server.seat import Reason
 from headrace.supervisor.child import Child
 
 
@@ -15,12 +16,12 @@ class Request(NamedTuple):
 
     Attributes:
         future: done when another worker serves, with ``WorkerError`` when it could not.
-        reason: for the log.
+        reason: for figures and the log.
         child: who is to be replaced; None is whoever is there.
     """
 
     future: asyncio.Future[None]
-    reason: str
+    reason: Reason
     child: Child | None
 
 
@@ -38,7 +39,7 @@ class Replacements:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def ask(self, reason: str, child: Child | None = None) -> asyncio.Future[None]:
+    def ask(self, reason: Reason, child: Child | None = None) -> asyncio.Future[None]:
         """Wait for a replacement; see ``Request``."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Nobody may be waiting when it fails.

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from headrace.errors import WorkerError
+from headrace.server.seat import Cause, Reason
 from headrace.supervisor.child import Child
-from headrace.supervisor.metrics import end_reason
+from headrace.supervisor.metrics import end_cause
 from headrace.supervisor.process import end_words
 from headrace.supervisor.replacements import Replacements, answer
 
@@ -47,7 +48,7 @@ class Slot:
         bring_up: Callable[[], Awaitable[Child]],
         retire: Callable[[Child], None],
         on_start_failed: Callable[[WorkerError], None],
-        on_restart: Callable[[str], None],
+        on_restart: Callable[[Cause], None],
         child: Child | None = None,
     ) -> None:
         self._bring_up = bring_up
@@ -59,13 +60,13 @@ class Slot:
         self.failures = 0
         self._back_off_s = 0.0
 
-    def replace(self, reason: str, child: Child | None = None) -> asyncio.Future[None]:
+    def replace(self, reason: Reason, child: Child | None = None) -> asyncio.Future[None]:
         """Have another worker in this place; done when it serves, with ``WorkerError`` when it could not.
 
         A start that is under way already does not count: it may be of older code.
 
         Args:
-            reason: for the log.
+            reason: for figures and the log.
             child: who is to be replaced; where another has taken its place by then, all is well. None is
                 whoever is there.
         """
@@ -74,7 +75,7 @@ class Slot:
     def abandon(self) -> None:
         """Its worker is being ended by force: fill the place without waiting for that."""
         self.child = None
-        self._on_restart("blocked")
+        self._on_restart(Cause.BLOCKED)
         self._asked.news.set()
 
     def dismiss(self) -> None:
@@ -134,7 +135,7 @@ class Slot:
         answer([one for one in asked if one not in wanted], None)
         if not wanted:
             return
-        _logger.info("%s is replaced: %s.", old.name, wanted[0].reason)
+        _logger.info("%s is replaced: %s.", old.name, wanted[0].reason.words)
         try:
             new = await self._bring_up()
         except WorkerError as error:
@@ -148,7 +149,7 @@ class Slot:
         self.child = new
         self.failures = 0
         self._back_off_s = 0.0
-        self._on_restart(wanted[0].reason)
+        self._on_restart(wanted[0].reason.cause)
         answer(wanted, None)
 
     def _on_gone(self, child: Child) -> None:
@@ -156,7 +157,7 @@ class Slot:
         if child.age_s > STEADY_S:
             self._back_off_s = 0.0
         code = child.gone.result()
-        self._on_restart(end_reason(code))
+        self._on_restart(end_cause(code))
         self._grow_back_off()
         _logger.error(
             "%s %s; another takes its place in %.1f s.", child.name, end_words(code), self._back_off_s

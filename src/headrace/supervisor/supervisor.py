@@ -22,6 +22,7 @@ from headrace.config import Config
 from headrace.config.description import describe_options
 from headrace.errors import ControlRefused, HeadraceError, WorkerError
 from headrace.net import systemd
+from headrace.server.seat import Cause, Reason
 from headrace.supervisor.blueprint import pack
 from headrace.supervisor.changes import compare
 from headrace.supervisor.child import Child
@@ -280,7 +281,7 @@ class Supervisor:
         slot = self._crew.slot_of(self._crew.child(worker_id))
         if slot is None or self._crew.is_stopping:
             raise ControlRefused(f"Worker {worker_id} is starting or draining.")
-        await asyncio.shield(slot.replace("an operator asked for it"))
+        await asyncio.shield(slot.replace(Reason(Cause.OPERATOR, "an operator asked for it")))
 
     async def scale(self, count: int) -> None:
         """Have so many workers, in a while.
@@ -324,7 +325,7 @@ class Supervisor:
         if slot not in self._crew.slots:
             return
         try:
-            await slot.replace("a reload")
+            await slot.replace(Reason(Cause.RELOAD, "a reload"))
         except WorkerError:
             if slot in self._crew.slots:
                 raise

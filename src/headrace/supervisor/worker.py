@@ -22,7 +22,7 @@ from headrace.server.error_page import ErrorPage, describe
 from headrace.server.leadership import Leadership
 from headrace.server.load_board import BoardSlot, LoadBoard
 from headrace.server.loops import loop_factory
-from headrace.server.seat import Seat
+from headrace.server.seat import Cause, Reason, Seat
 from headrace.server.server import Server
 from headrace.supervisor.blueprint import unpack
 from headrace.supervisor.control import (
@@ -257,7 +257,7 @@ class Worker:
             # Workers that were started together must not end together.
             spread_s = lifetime_s * (1 + 0.1 * int.from_bytes(os.urandom(2), "big") / 65_536)
             self._lifetime = asyncio.get_running_loop().call_later(
-                spread_s, self._retire, f"it has lived for {lifetime_s:g} s"
+                spread_s, self._retire, Reason(Cause.LIFETIME, f"it has lived for {lifetime_s:g} s")
             )
         self._pipe.send(Ready())
 
@@ -273,11 +273,11 @@ class Worker:
             return
         self._most_bytes = limit
 
-    def _on_retire(self, reason: str) -> None:
+    def _on_retire(self, reason: Reason) -> None:
         assert self._pipe is not None
-        self._pipe.send(Retire(reason))
+        self._pipe.send(Retire(reason.cause, reason.words))
 
-    def _retire(self, reason: str) -> None:
+    def _retire(self, reason: Reason) -> None:
         assert self._server is not None
         self._server.retire(reason)
 
@@ -322,7 +322,8 @@ class Worker:
             )
         )
         if self._most_bytes is not None and memory > self._most_bytes:
-            server.retire(f"it holds {memory >> 20} MiB, more than {self._most_bytes >> 20}")
+            words = f"it holds {memory >> 20} MiB, more than {self._most_bytes >> 20}"
+            server.retire(Reason(Cause.MEMORY, words))
 
     def _on_drain(self, drain: Message) -> None:
         assert isinstance(drain, Drain)

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.telemetry.metrics.exposition import PIECE_LINES, Format, choose_format, number, render
+from headrace.telemetry.metrics.exposition import (
+    PIECE_CHARS,
+    PIECE_LINES,
+    Format,
+    choose_format,
+    number,
+    render,
+)
 from headrace.telemetry.metrics.family import Family, Kind, Merge
 from headrace.telemetry.metrics.http import HTTPMetrics
 from headrace.telemetry.metrics.merge import Merged
@@ -236,6 +243,16 @@ def test_page_comes_in_small_pieces() -> None:
     pieces = list(render(merged))
     assert max(piece.count("\n") for piece in pieces) < PIECE_LINES + 10
     assert "".join(pieces).count("\n") == 2 + 1_000 * 6
+
+
+def test_pieces_of_long_lines_are_small_too() -> None:
+    registry, merged = books()
+    things = registry.counter(COUNTER)
+    for label in range(500):
+        things.labels("x" * 1_000, f"{label:01000}").inc()
+    pieces = list(render(merged))
+    assert max(map(len, pieces)) < PIECE_CHARS + 4_000
+    assert "".join(pieces).count("\nthings_total{") == 500
 
 
 def test_sum_of_negative_values_is_left_out_of_openmetrics() -> None:

@@ -236,3 +236,17 @@ def test_reader_of_a_busy_writer_sees_nothing_in_halves() -> None:
     assert [entry.line for _, entry in store.entries()][1:2] == [b"11"]
     assert len(lines_of(store)) >= entries
     store.close()
+
+
+def test_files_stand_in_for_memory_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
+    store = Store.create(SMALL_BYTES)
+    store.claim()
+    assert store.append(b"a line", 1, reserve_bytes=0) > 0
+    other = Store.open(os.dup(store.fd))
+    assert lines_of(other) == [b"a line"]
+    other.close()
+    store.close()

@@ -20,6 +20,9 @@ PIECE_LINES = 300
 """Lines after which a piece ends: half a millisecond, with the figures of four processes to be added
 (2026-11-25)."""
 
+PIECE_CHARS = 65_536
+"""The same for long lines, roughly."""
+
 _EXACT = 2.0**53
 
 
@@ -63,6 +66,7 @@ def render(merged: Merged, page_format: Format = Format.TEXT) -> Iterator[str]:
         yield ""
     is_open = page_format is Format.OPENMETRICS
     lines: list[str] = []
+    size = 0
     name = ""
     for merged_family in merged.families():
         if merged_family.family.name != name:
@@ -70,10 +74,13 @@ def render(merged: Merged, page_format: Format = Format.TEXT) -> Iterator[str]:
             lines += _head(merged_family.family, is_open)
         write = _WRITERS[merged_family.family.kind]
         for series in merged_family.series():
+            before = len(lines)
             write(lines, merged_family.family, series, is_open)
-            if len(lines) >= PIECE_LINES:
+            size += (len(lines) - before) * len(lines[-1])
+            if len(lines) >= PIECE_LINES or size >= PIECE_CHARS:
                 yield "".join(lines)
                 lines.clear()
+                size = 0
     if is_open:
         lines.append("# EOF\n")
     yield "".join(lines)
