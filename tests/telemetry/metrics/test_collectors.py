@@ -21,6 +21,8 @@ from prometheus_client.core import (
 )
 
 from headrace.telemetry.metrics.collectors import Collectors, application_collectors
+from headrace.telemetry.metrics.exposition import render
+from headrace.telemetry.metrics.merge import Merged
 from headrace.telemetry.metrics.registry import Registry
 from live import PATIENCE_S, Records, eventually
 
@@ -46,8 +48,13 @@ def bridged(own: Own) -> Own:
 
 
 def ask(own: Own) -> list[str]:
-    """Ask all collectors, and give the page; the process's number is left out."""
+    """Ask all collectors, and give the page."""
     own.bridge._collectors.copy(application_collectors())
+    return page_of(own)
+
+
+def page_of(own: Own) -> list[str]:
+    """The page; the process's number is left out."""
     return [line.replace(f'pid="{own.registry.store.pid}"', 'pid="P"') for line in own.page()]
 
 
@@ -65,8 +72,8 @@ class TestWhatIsShown:
     def test_counter(self, bridged: Own) -> None:
         counts = iter((3, 8))
         bridged.client.register(Collector(lambda: [CounterMetricFamily("jobs", "Jobs.", value=next(counts))]))
-        assert ask(bridged) == ["jobs_total 3"]
-        assert ask(bridged) == ["jobs_total 8"]
+        assert ask(bridged) == ['jobs_total{pid="P"} 3']
+        assert ask(bridged) == ['jobs_total{pid="P"} 8']
 
     def test_histogram_and_summary(self, bridged: Own) -> None:
         def collect() -> Iterable[Metric]:
@@ -78,19 +85,33 @@ class TestWhatIsShown:
 
         bridged.client.register(Collector(collect))
         assert ask(bridged) == [
-            "size_count 2",
-            "size_sum 7",
-            'wait_bucket{q="a",le="0.1"} 3',
-            'wait_bucket{q="a",le="1.0"} 5',
-            'wait_bucket{q="a",le="+Inf"} 6',
-            'wait_count{q="a"} 6',
-            'wait_sum{q="a"} 2.5',
-            'wait_bucket{q="b",le="0.1"} 0',
-            'wait_bucket{q="b",le="1.0"} 1',
-            'wait_bucket{q="b",le="+Inf"} 1',
-            'wait_count{q="b"} 1',
-            'wait_sum{q="b"} 0.5',
+            'size_count{pid="P"} 2',
+            'size_sum{pid="P"} 7',
+            'wait_bucket{q="a",pid="P",le="0.1"} 3',
+            'wait_bucket{q="a",pid="P",le="1.0"} 5',
+            'wait_bucket{q="a",pid="P",le="+Inf"} 6',
+            'wait_count{q="a",pid="P"} 6',
+            'wait_sum{q="a",pid="P"} 2.5',
+            'wait_bucket{q="b",pid="P",le="0.1"} 0',
+            'wait_bucket{q="b",pid="P",le="1.0"} 1',
+            'wait_bucket{q="b",pid="P",le="+Inf"} 1',
+            'wait_count{q="b",pid="P"} 1',
+            'wait_sum{q="b",pid="P"} 0.5',
         ]
+
+    def test_totals_of_several_processes_are_not_added_up(self, bridged: Own) -> None:
+        """All of them may have looked the same number up in one database."""
+        bridged.client.register(Collector(lambda: [CounterMetricFamily("jobs", "Jobs.", value=3)]))
+        merged = Merged()
+        for pid in range(1, 5):
+            registry = Registry()
+            merged.attach(registry.store)
+            Collectors(registry).copy(application_collectors())
+            registry.store.words[2] = pid
+            lines = "".join(render(merged)).splitlines()
+            # As each of them ends another begins.
+            assert [line for line in lines if line.startswith("jobs")] == [f'jobs_total{{pid="{pid}"}} 3']
+            merged.fold(registry.store)
 
     def test_info_of_all_processes_is_one(self, bridged: Own) -> None:
         Info("release", "Release.", registry=bridged.client).info({"version": "1.2"})
@@ -149,7 +170,7 @@ class TestFaults:
 
         bridged.client.register(Collector(collect))
         bridged.client.register(Collector(lambda: [CounterMetricFamily("jobs", "Jobs.", value=3)]))
-        assert ask(bridged) == ["jobs_total 3"]
+        assert ask(bridged) == ['jobs_total{pid="P"} 3']
         ask(bridged)
         (line,) = error_log.lines()
         assert "OSError: the database is gone" in line
@@ -185,7 +206,7 @@ class TestRefresh:
         bridged.client.register(Collector(collect))
         switch_s = sys.getswitchinterval()
         assert self.refresh(bridged, PATIENCE_S)
-        assert bridged.page() == ["jobs_total 3"]
+        assert page_of(bridged) == ['jobs_total{pid="P"} 3']
         ((name, during_s),) = threads
         assert name == "headrace-collectors"
         assert during_s < switch_s == sys.getswitchinterval()
@@ -205,4 +226,78 @@ class TestRefresh:
         assert (asked, bridged.page()) == ([1], [])
         go.set()
         eventually(bridged.page)
-        assert bridged.page() == ["jobs_total 3"]
+        assert page_of(bridged) == ['jobs_total{pid="P"} 3']
+
+    def test_one_that_hangs_holds_up_no_other(self, bridged: Own, error_log: Records) -> None:
+        go = threading.Event()
+        numbers = iter(range(1, 100))
+        switch_s = sys.getswitchinterval()
+
+        def collect() -> Iterable[Metric]:
+            yield CounterMetricFamily("hung", "H.", value=7)
+            go.wait(PATIENCE_S)
+
+        bridged.client.register(Collector(lambda: [GaugeMetricFamily("first", "F.", value=1)]))
+        bridged.client.register(Collector(collect))
+        bridged.client.register(Collector(lambda: [CounterMetricFamily("jobs", "J.", value=next(numbers))]))
+        collectors = bridged.bridge._collectors = Collectors(bridged.registry, hung_s=0)
+        go.set()
+        assert self.refresh(bridged, PATIENCE_S)
+        assert 'hung_total{pid="P"} 7' in page_of(bridged)
+        go.clear()
+        # The first time it keeps the others of its walk; then another goes on with them.
+        self.refresh(bridged, 0.05)
+        before = threading.active_count()
+        for _ in range(3):
+            assert self.refresh(bridged, PATIENCE_S)
+        assert 'first{pid="P"} 1' in page_of(bridged)
+        assert 'jobs_total{pid="P"} 4' in page_of(bridged)
+        assert not any(line.startswith("hung") for line in page_of(bridged))
+        assert sys.getswitchinterval() == switch_s
+        eventually(lambda: threading.active_count() <= before)
+        (line,) = error_log.lines()
+        assert "Collector has not answered for" in line
+        go.set()
+        eventually(lambda: not collectors._asked)
+        assert 'hung_total{pid="P"} 7' in page_of(bridged)
+
+    def test_function_that_hangs_is_left_out(self, bridged: Own) -> None:
+        go = threading.Event()
+        level = Gauge("level", "L.", registry=bridged.client, multiprocess_mode="livesum")
+        level.set_function(lambda: 3.0 if go.wait(PATIENCE_S) else 0.0)
+        collectors = bridged.bridge._collectors = Collectors(bridged.registry, hung_s=0)
+        go.set()
+        self.refresh(bridged, PATIENCE_S)
+        assert bridged.page() == ["level 3"]
+        go.clear()
+        for _ in range(2):
+            self.refresh(bridged, 0.05)
+        assert bridged.page() == []
+        go.set()
+        eventually(lambda: not collectors._asked)
+        assert bridged.page() == ["level 3"]
+
+    def test_collector_that_is_taken_away_takes_its_figures_along(self, bridged: Own) -> None:
+        collector = Collector(lambda: [GaugeMetricFamily("first", "F.", value=1)])
+        bridged.client.register(collector)
+        self.refresh(bridged, PATIENCE_S)
+        assert page_of(bridged) == ['first{pid="P"} 1']
+        bridged.client.unregister(collector)
+        self.refresh(bridged, PATIENCE_S)
+        assert page_of(bridged) == []
+
+    def test_labels_that_come_and_go_without_end(self, own: Own) -> None:
+        own.bridge.use(Registry(max_series=3), ())
+        assert own.bridge.enter(values)
+        numbers = iter(range(1_000))
+
+        def collect() -> Iterable[Metric]:
+            found = GaugeMetricFamily("room", "Room.", labels=["n"])
+            found.add_metric([str(next(numbers))], 1)
+            yield found
+
+        own.client.register(Collector(collect))
+        for number in range(50):
+            own.bridge._collectors.copy(application_collectors())
+            (line,) = own.page(own.bridge._registry)
+            assert line.startswith(f'room{{n="{number}"')
