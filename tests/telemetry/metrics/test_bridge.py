@@ -208,6 +208,13 @@ class TestWhatDoesNotFit:
         (line,) = error_log.lines()
         assert "http_requests is not on headrace's page" in line
 
+    def test_name_of_a_line_of_headraces_own(self, own: Own, error_log: Records) -> None:
+        own.bridge.use(Registry(), headrace_names("classic"))
+        assert own.bridge.enter(values)
+        Gauge("http_request_duration_seconds_count", "Requests.", registry=own.client).set(3)
+        assert own.page(own.bridge._registry) == []
+        assert "http_request_duration_seconds_count is not on headrace's page" in error_log.lines()[0]
+
     def test_one_name_for_two_things(self, bridged: Own, error_log: Records) -> None:
         Counter("orders", "Orders.", registry=bridged.client).inc(2)
         other = Gauge("orders", "Others.", registry=None)

@@ -276,6 +276,28 @@ def test_other_labels_stand_beside_the_old_ones() -> None:
     assert 'a_total{y="x"} 1\n' in text
 
 
+def test_order_of_labels_does_not_matter() -> None:
+    merged = Merged()
+    for names, labels in ((("x", "y"), ("1", "2")), (("y", "x"), ("2", "1"))):
+        registry = registry_of()
+        samples = registry.samples(Family("a", Kind.COUNTER, "A.", names, in_samples=True))
+        samples.labels("_total", *labels).inc()
+        registry.counter(Family("b", Kind.COUNTER, "B.", names)).labels(*labels).inc()
+        merged.attach(registry.store)
+    lines = "".join(render(merged)).splitlines()
+    assert [line for line in lines if line[0] != "#"] == ['a_total{x="1",y="2"} 2', 'b_total{x="1",y="2"} 2']
+
+
+def test_metric_whose_line_has_anothers_name_is_left_out() -> None:
+    registry = registry_of()
+    count(registry, "x", 1.0)
+    for name, kind in (("a_total", Kind.GAUGE), ("b", Kind.COUNTER), ("b_total", Kind.GAUGE)):
+        part = "" if kind is Kind.GAUGE else "_total"
+        registry.samples(Family(name, kind, "N.", in_samples=True)).labels(part).inc()
+    lines = "".join(render(merged_of(registry))).splitlines()
+    assert [line for line in lines if line[0] != "#"] == ['a_total{x="x"} 1', "b_total 1"]
+
+
 def test_headraces_own_goes_before_an_applications_of_the_same_name() -> None:
     one, other = registry_of(), registry_of()
     count(one, "x", 1.0)

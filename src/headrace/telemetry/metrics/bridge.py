@@ -102,13 +102,13 @@ class Bridge:
         if part == "_bucket":
             part, labels, values = f"le={values[-1]}", labels[:-1], values[:-1]
         try:
-            if metric_name in self._reserved:
-                raise ValueError("headrace has one of that name itself")
             merge = Merge(multiprocess_mode) if kind == Kind.GAUGE else Merge.SUM
             names = tuple(legal_name(label).replace(":", "_") for label in labels)
             family = Family(
                 legal_name(metric_name), Kind(kind), help_text, names, merge=merge, in_samples=True
             )
+            if self._reserved & family.line_names:
+                raise ValueError("headrace has one of that name itself")
             samples = self._registry.samples(family)
             sample = samples.hold(part, *values)
         except ValueError as error:
@@ -239,10 +239,10 @@ async def refresh_collected(timeout_s: float) -> bool:
 
 
 def headrace_names(preset: str) -> frozenset[str]:
-    """Names of metrics that are headrace's own."""
+    """Names of metrics that are headrace's own, and of their lines."""
     chosen = choose_preset(preset)
     http = [chosen.in_flight, *(row.family for row in chosen.rows)]
-    return frozenset(family.name for family in (*http, *_OWN))
+    return frozenset().union(*(family.line_names for family in (*http, *_OWN)))
 
 
 class _Hook(importlib.abc.MetaPathFinder):

@@ -86,7 +86,9 @@ class Collectors:
         hung_s: see ``HUNG_S``.
     """
 
-    def __init__(self, registry: Registry, reserved: Collection[str] = (), *, hung_s: float = HUNG_S) -> None:
+    def __init__(
+        self, registry: Registry, reserved: frozenset[str] = frozenset(), *, hung_s: float = HUNG_S
+    ) -> None:
         self.registry = registry
         self.reserved = reserved
         self._hung_s = hung_s
@@ -160,8 +162,8 @@ class Collectors:
                 question.is_told = True
                 self._show(question.collector, [])
                 _logger.warning(
-                    "The application's collector %.80s has not answered for %.0f s; what it said last is left "
-                    "out of headrace's page until it does.",
+                    "The application's collector %.80s has not answered for %.0f s; what it said last is "
+                    "left out of headrace's page until it does.",
                     type(question.collector).__name__, now_s - question.since_s,
                 )  # fmt: skip
 
@@ -189,12 +191,12 @@ class Collectors:
     ) -> None:
         kind, merge = _KINDS[metric.type]
         name = f"{metric.name}_info" if metric.type == "info" else metric.name
-        if name in self.reserved:
-            raise ValueError("headrace has one of that name itself")
         rows = list(_rows_of(metric, name))
         for labels, those in groupby(rows, key=lambda row: tuple(label for label, _ in row.labels)):
             legal = tuple(legal_name(label).replace(":", "_") for label in labels)
             family = Family(legal_name(name), kind, metric.documentation, legal, merge=merge, in_samples=True)
+            if self.reserved & family.line_names:
+                raise ValueError("headrace has one of that name itself")
             samples = self.registry.samples(family)
             for row in those:
                 values = (row.part, *(value for _, value in row.labels))

@@ -29,6 +29,14 @@ class Kind(StrEnum):
     """Count and sum, without quantiles."""
 
 
+_SUFFIXES = {
+    Kind.COUNTER: ("_total", "_created"),
+    Kind.GAUGE: (),
+    Kind.HISTOGRAM: ("_bucket", "_count", "_sum", "_created"),
+    Kind.SUMMARY: ("_count", "_sum", "_created"),
+}
+
+
 class Merge(StrEnum):
     """How the figures of several processes become one; the words are prometheus_client's.
 
@@ -132,6 +140,16 @@ class Family:
     def shape(self) -> tuple[Any, ...]:
         """What two processes must agree on for their figures to be merged."""
         return (self.kind, self.labels, self.buckets, self.merge, self.in_samples)
+
+    @property
+    def page_shape(self) -> tuple[Any, ...]:
+        """The same where the order of labels does not matter, as it does not on the page."""
+        return (self.kind, tuple(sorted(self.labels)), self.buckets, self.merge, self.in_samples)
+
+    @property
+    def line_names(self) -> frozenset[str]:
+        """Its own name and those of its lines, which no other metric may have."""
+        return frozenset((self.name, *(f"{self.name}{suffix}" for suffix in _SUFFIXES[self.kind])))
 
     @property
     def page_labels(self) -> tuple[str, ...]:

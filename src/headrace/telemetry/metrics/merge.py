@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from headrace.telemetry.metrics.family import Family, Merge
@@ -94,10 +95,23 @@ class Merged:
 
         Shown is what earlier calls of ``look`` took up.
         """
-        for name in sorted(self._families):
-            shapes = [found for found in self._families[name].values() if len(found)]
+        shown = {name: list(_compatible(shapes)) for name, shapes in self._shapes()}
+        taken: set[str] = set()
+        # headrace's own come first: nothing that an application declares takes a line of theirs.
+        for name in sorted(shown, key=lambda name: (shown[name][0].family.in_samples, name)):
+            names = shown[name][0].family.line_names
+            if taken & names:
+                del shown[name]
+            taken |= names
+        for name in sorted(shown):
+            yield from shown[name]
+
+    def _shapes(self) -> Iterator[tuple[str, list[MergedFamily]]]:
+        """Name -> what has series under it."""
+        for name, families in self._families.items():
+            shapes = [found for found in families.values() if len(found)]
             if shapes:
-                yield from _compatible(shapes)
+                yield name, shapes
 
     def _look_at(self, reader: _Reader, *, is_ended: bool = False) -> bool:
         """Take up some of one process's; whether there is more."""
@@ -128,13 +142,16 @@ class Merged:
         reader.refused = [place for place in refused if not self._admit(reader, place)]
 
     def _adopt(self, family: Family) -> MergedFamily:
-        """The books of a family that a process declares; it is the latest of its name then."""
+        """The books of a family that a process declares; it is the latest of its name then.
+
+        Its labels stand in the order in which the first process has declared them.
+        """
         shapes = self._families.setdefault(family.name, {})
-        found = shapes.pop(family.shape, None)
+        found = shapes.pop(family.page_shape, None)
         if found is None:
             found = MergedFamily(family)
-        shapes[family.shape] = found
-        found.family = family
+        shapes[family.page_shape] = found
+        found.family = replace(family, labels=found.family.labels)
         return found
 
     def _forget_long_ended(self, kept: list[tuple[MergedFamily, Labels, MergedSeries]]) -> None:
@@ -154,6 +171,20 @@ class _Place(NamedTuple):
     labels: Labels
     first_slot: int
     part: Part
+
+
+class _Declared(NamedTuple):
+    """A family as a process has declared it.
+
+    Attributes:
+        order: for each label of ``merged_family`` its place in the process's.
+        pid: the value of the label ``pid``, where it is added.
+    """
+
+    merged_family: MergedFamily
+    family: Family
+    order: list[int]
+    pid: Labels
 
 
 class _Removable(NamedTuple):
@@ -193,7 +224,7 @@ class _Reader:
         self._position = 0
         self._looks = 0
         self._replaced_lines = 0
-        self._families: dict[int, tuple[MergedFamily, Family, Labels]] = {}
+        self._families: dict[int, _Declared] = {}
         self._removable: dict[int, _Removable] = {}
         self._renamed: list[Entry] = []
         self.places: dict[int, tuple[MergedFamily, Labels, MergedSeries, Part]] = {}
@@ -254,15 +285,19 @@ class _Reader:
         family = Family.from_json(fields)
         is_own = len(family.page_labels) > len(family.labels)
         pid = (str(self.store.pid),) if is_own else ()
-        self._families[int(fields["number"])] = (self._adopt(family), family, pid)
+        found = self._adopt(family)
+        order = [family.labels.index(label) for label in found.family.labels]
+        self._families[int(fields["number"])] = _Declared(found, family, order, pid)
 
     def _series(self, line: Any, entry: Entry) -> _Place | None:
-        merged_family, family, pid = self._families[line[0]]
+        merged_family, family, order, pid = self._families[line[0]]
         labels = tuple(line[1:])
         if len(labels) != len(family.labels) + family.in_samples or entry.slots != family.slots:
             return None
         if not all(isinstance(label, str) for label in labels):
             return None
+        start = int(family.in_samples)
+        labels = labels[:start] + tuple(labels[start + place] for place in order)
         part = Part(self.store, entry.first_slot, family)
         if family.is_removable:
             place = Place(entry.first_slot, len(entry.line))
