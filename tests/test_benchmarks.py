@@ -27,7 +27,7 @@ from benchmarks.measure import (
 )
 from benchmarks.report import Table, render_table
 from benchmarks.stack.evidence import Left, check_left, count_requests, expect
-from benchmarks.stack.report import SPANS, added_us, render_bars, render_rows
+from benchmarks.stack.report import BARS, SPANS, added_us, render_bars, render_rows
 from benchmarks.stack.rows import ROWS, Evidence, Ports
 from benchmarks.stack.sink import Sink, SinkServer
 from benchmarks.websocket_client import ACCEPT, parse_handshake
@@ -363,6 +363,7 @@ def test_bars_of_the_stack_are_met_missed_or_unknown() -> None:
     slow = make_stack_table()
     slow.samples["uvicorn"] = {0: figures(45.0, 1e6 / 45.0)}
     assert render_bars(slow).splitlines()[-3].endswith("| 1 | 0.90 | missed | 0.90 |")
+    assert [bar.is_missed(slow) for bar in BARS] == [True, False, False]
 
 
 def test_rows_of_the_stack_say_what_a_layer_adds() -> None:

@@ -29,12 +29,21 @@ class Bar:
     reference: str
     ratio: float
 
+    def measured(self, table: Table) -> float | None:
+        """The ratio; None when one of the two was not measured."""
+        return table.ratio(self.row, self.reference, RATE)
+
+    def is_missed(self, table: Table) -> bool:
+        """It was measured and is below what must be reached."""
+        measured = self.measured(table)
+        return measured is not None and measured < self.ratio
+
     def render(self, table: Table) -> str:
         """One line of the table of bars."""
-        measured = table.ratio(self.row, self.reference, RATE)
+        measured = self.measured(table)
         # The inverse, taken by CPU, holds also where somebody else had a part of the core.
         by_cpu = table.ratio(self.reference, self.row, REQUEST_CPU)
-        verdict = NOTHING if measured is None else "met" if measured >= self.ratio else "missed"
+        verdict = NOTHING if measured is None else "missed" if self.is_missed(table) else "met"
         names = f"{ROWS[self.row].title} ÷ {ROWS[self.reference].title}"
         return _row([names, f"{self.ratio:g}", _number(measured, 2), verdict, _number(by_cpu, 2)])
 

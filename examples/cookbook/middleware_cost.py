@@ -9,6 +9,7 @@ See ``cost_measurement.py`` for both.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -40,6 +41,8 @@ async def show_page() -> FileResponse:
 @router.post("/middleware-cost/measurement")
 async def measure() -> Any:
     """Measure anew, which takes some seconds; two at once would disturb each other."""
+    if _one_at_a_time.locked():
+        raise HTTPException(409, "A measurement is under way; ask again when it has ended.")
     async with _one_at_a_time:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -52,7 +55,8 @@ async def measure() -> Any:
                 output, _ = await process.communicate()
         except BaseException:
             # The client has left, or it takes too long.
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             await process.wait()
             raise
     if process.returncode:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 
 FIGURES = {
@@ -17,6 +19,12 @@ def test_the_measurement_has_a_figure_of_each_variant(client: httpx.Client) -> N
     assert {figure["name"] for figure in measured["figures"]} == FIGURES
     assert all(figure["cpu_us"] > 0 for figure in measured["figures"])
     assert measured["connections"] * measured["rounds"] > 0
+
+
+def test_two_at_once_are_one_measurement(client: httpx.Client) -> None:
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(client.post, "/middleware-cost/measurement") for _ in range(3)]
+    assert sorted(one.result().status_code for one in asked) == [200, 409, 409]
 
 
 def test_only_a_post_measures(client: httpx.Client) -> None:
