@@ -69,13 +69,17 @@ class Receiver:
         self.answers: list[int] = []
         """Statuses for the next requests, 200 for all further ones; what is not 200 is not taken."""
         self.endpoint = ""
+        self.gate = threading.Event()
+        """While it is not set requests come, and are neither taken nor answered."""
+        self.gate.set()
 
     def take(self, data: bytes, headers: dict[str, str]) -> int:
         """Decode one request; give the status that answers it."""
         message = ExportTraceServiceRequest()
         message.ParseFromString(data)
+        self.requests.append(headers)
+        self.gate.wait(PATIENCE_S)
         with self._news:
-            self.requests.append(headers)
             status = self.answers.pop(0) if self.answers else 200
             if status == 200:
                 self._spans += spans_of(message)

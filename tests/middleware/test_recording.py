@@ -179,6 +179,14 @@ def test_a_loop_that_ended_early_takes_no_timer_along(told: Told) -> None:
     assert told.flushed == 2
 
 
+def test_without_an_asyncio_loop_nothing_waits(told: Told) -> None:
+    """Hypercorn may run applications on trio."""
+    call = Recorded(application, told)(scope_of("/echo"), nothing, drop)
+    with pytest.raises(StopIteration):
+        call.send(None)
+    assert (len(told.exchanges), told.flushed) == (1, 1)
+
+
 def test_flush_when_the_lifespan_ends(told: Told) -> None:
     async def main() -> None:
         recorded = Recorded(application, told)

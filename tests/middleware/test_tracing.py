@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -250,6 +251,32 @@ def test_inside_of_another_layers_span() -> None:
     assert scope["headrace.span"].span_id == provided.spans["outer"].context.span_id
     assert scope["headrace.span"].is_sampled
     assert not scope["headrace.span"].is_recorded
+
+
+def test_a_wrong_variable_is_an_error_of_each_request_and_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,carrier_pigeon")
+    layer = Tracing(anything)
+    before = threading.active_count()
+    for _ in range(5):
+        with pytest.raises(headrace.ConfigError, match="carrier_pigeon"):
+            asyncio.run(layer(make_scope(), anything, sink))
+    eventually(lambda: threading.active_count() <= before)
+
+
+def test_lines_of_opentelemetrys_own_look_as_all_do(spawn: Callable[..., ServerProcess]) -> None:
+    source = """
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+    """
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "20"}
+    server = spawn(source, "--tracing", "--lifespan", "off", "--log-format", "json", env=variables)
+    assert server.connect().request("/").status == 204
+    server.wait_line("opentelemetry")
+    server.signal()
+    server.wait_exit()
+    lines = [json.loads(line) for line in server.err]
+    assert any(line["logger"].startswith("opentelemetry.") for line in lines)
 
 
 def test_without_opentelemetry() -> None:

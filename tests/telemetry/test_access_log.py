@@ -386,6 +386,36 @@ def test_uvicorns_own_formatter_counts_as_plain(
     assert stream.getvalue() == LINE
 
 
+def test_a_forked_process_writes_what_it_has_been_given(tmp_path: Path) -> None:
+    """As gunicorn's ``--preload`` forks workers of an application that is there already."""
+    program = """
+        import json, os, sys, time
+        from headrace.telemetry import AccessLog, configure
+        configure(use_colors=False)
+        log = AccessLog("ecs")
+        def add(path):
+            scope = {"type": "http", "method": "GET", "path": path, "query_string": b"",
+                     "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1234), "headers": []}
+            log.add((scope, 200, 0, time.monotonic(), time.monotonic(), None, 0, None))
+        add("/parent")
+        child = os.fork()
+        if child == 0:
+            add("/child")
+            sys.exit(0)
+        os.waitpid(child, 0)
+        print(os.getpid(), child)
+    """
+    script = tmp_path / "program.py"
+    script.write_text(textwrap.dedent(program))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    of_child, pids, of_parent = done.stdout.splitlines()
+    written = [
+        (line["url.path"], str(line["process.pid"])) for line in map(json.loads, (of_parent, of_child))
+    ]
+    parent, child = pids.split()
+    assert written == [("/parent", parent), ("/child", child)]
+
+
 END = {
     "return": "",
     "sys.exit": "sys.exit(0)",

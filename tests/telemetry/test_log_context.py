@@ -273,6 +273,9 @@ def test_structured_errors(out: io.StringIO) -> None:
     assert (source["function"], int(source["line"]) > 1) == ("fail", True)
     logfmt = fail(LogfmtFormatter())
     assert logfmt.endswith(" user=7 ok=true")
+    use(LogfmtFormatter())
+    MINE.info("odd", extra={"clé de": 1})
+    assert out.getvalue().splitlines()[-1].endswith(" cl__de=1")
     assert 'level=error logger=tests.log_context message=failed exception="Traceback' in logfmt
 
 

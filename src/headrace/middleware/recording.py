@@ -83,7 +83,12 @@ class Recorded:
         )
         for consumer in self._consumers:
             consumer.add(finished)
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # The server runs on trio, say: nobody would come later.
+            self.flush()
+            return
         # The timer of a loop that has ended never comes.
         if self._timer is None or self._loop is not loop:
             self._loop = loop

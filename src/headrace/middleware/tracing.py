@@ -39,11 +39,12 @@ class Tracing:
         options: of ``start_tracing``, where there is no tracer.
     """
 
-    __slots__ = ("_app", "_entry", "_is_alone", "_options", "_tracer")
+    __slots__ = ("_app", "_entry", "_fault", "_is_alone", "_options", "_tracer")
 
     def __init__(self, app: ASGIApplication, tracer: RequestTracer | None = None, **options: Any) -> None:
         self._app = app
         self._options = options
+        self._fault: str | None = None
         self._is_alone = tracer is None
         self._tracer: RequestTracer = tracer  # type: ignore[assignment]  # ``_start`` makes the missing one
         self._entry: ASGIApplication | None = None if tracer is None else self._enter_and_leave
@@ -52,7 +53,7 @@ class Tracing:
         """Trace a request, and leave its span behind.
 
         Raises:
-            ConfigError: with the first request, see ``start_tracing``.
+            ConfigError: with each request, see ``start_tracing``.
         """
         if scope["type"] in ("http", "websocket"):
             await (self._entry or self._start())(scope, receive, send)
@@ -93,7 +94,14 @@ class Tracing:
         await self._app(scope, receive, send_when_drained)
 
     def _start(self) -> ASGIApplication:
-        self._tracer = start_tracing(self._app, **self._options)
+        if self._fault is not None:
+            # Nothing is tried twice: the environment is as it was.
+            raise ConfigError(self._fault)
+        try:
+            self._tracer = start_tracing(self._app, **self._options)
+        except ConfigError as error:
+            self._fault = str(error)
+            raise
         self._entry = Recorded(self._enter_and_leave, self._tracer.consumer)
         # For applications without a lifespan.
         atexit.register(self._tracer.consumer.close)
@@ -120,7 +128,7 @@ class Tracing:
         finally:
             if scope["type"] == "websocket" and self._is_alone:
                 # ``Recorded`` sets its timer for requests only.
-                tracer.consumer.flush()
+                tracer.consumer.end_returned()
             tracer.restore_context(before)
 
     async def _trace(self, span: Any, scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,6 +18,7 @@ from headrace.middleware.websocket_limit import WebSocketLimit
 from headrace.telemetry import AccessLog, Sampling
 from headrace.telemetry.exchange import Consumer
 from headrace.telemetry.log_context import attach_context
+from headrace.telemetry.logs import lend_handlers
 from headrace.telemetry.metrics.bridge import install_bridge
 from headrace.telemetry.metrics.http import HTTPMetrics
 from headrace.telemetry.metrics.registry import Registry, process_registry, use_registry
@@ -70,6 +71,7 @@ class Observation:
         self.worker_id = worker_id
         self._access_log = _access_log(config, worker_id)
         self._detach: Callable[[], None] = _nothing
+        self._take_handlers_back: Callable[[], None] = _nothing
         self.http: HTTPMetrics | None = None
         self.websocket_limit: WebSocketLimit | None = None
         stack = config.stack
@@ -105,6 +107,7 @@ class Observation:
             ConfigError: an OTEL_* variable asks for what cannot be had.
         """
         if self._is_traced():
+            self._take_handlers_back = lend_handlers("opentelemetry")
             self.tracer = start_tracing(
                 application,
                 service_name=name.partition(":")[0],
@@ -135,6 +138,7 @@ class Observation:
             # work of the application's that does not end.
             await _in_own_thread(self.tracer.consumer.close)
         self._detach()
+        self._take_handlers_back()
         _counting.discard(self)
 
     def _is_traced(self) -> bool:

@@ -20,6 +20,7 @@ import atexit
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,19 +89,18 @@ class AccessLog:
     ) -> None:
         self._sampling = sampling or Sampling()
         self._worker = worker
-        self._format = named_format(
-            access_log_format, worker=worker, sampling=self._sampling, logger_name=logger
-        )
+        self._name = access_log_format
+        self._logger = logging.getLogger(logger)
+        self._format = self._named_format()
         self._clock = clock
         self._wall_clock = wall_clock
-        self._logger = logging.getLogger(logger)
         self._exchanges: list[FinishedExchange] = []
         self._formats: dict[tuple[type[logging.Formatter], str, bool], LineFormat] = {}
         self._broken_stream: object = None
         self._has_warned = False
-        self._pid = os.getpid()
         self._choose_way()
-        atexit.register(self._flush_at_exit)
+        _open.add(self)
+        atexit.register(self.flush)
 
     def __len__(self) -> int:
         """Entries that wait for a flush."""
@@ -128,12 +128,19 @@ class AccessLog:
     def close(self) -> None:
         """Flush, and let go of the process's exit. Nothing may be added afterwards."""
         self.flush()
-        atexit.unregister(self._flush_at_exit)
+        _open.discard(self)
+        atexit.unregister(self.flush)
 
-    def _flush_at_exit(self) -> None:
-        # A forked child inherits the waiting exchanges, but its parent writes them.
-        if os.getpid() == self._pid:
-            self.flush()
+    def begin_in_child(self) -> None:
+        """In a forked process: what waits is the parent's to write, and formats may have its number."""
+        self._exchanges.clear()
+        self._formats.clear()
+        self._format = self._named_format()
+
+    def _named_format(self) -> LineFormat | None:
+        return named_format(
+            self._name, worker=self._worker, sampling=self._sampling, logger_name=self._logger.name
+        )
 
     def _choose_way(self) -> tuple[logging.StreamHandler[Any], LineFormat] | None:
         """The only handler with the format of its lines while the logger is plain, else None."""
@@ -286,6 +293,18 @@ class AccessLog:
         if not self._has_warned:
             self._has_warned = True
             _log.warning(message, reason)
+
+
+_open: weakref.WeakSet[AccessLog] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for access_log in _open:
+        access_log.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _plain_handler(logger: logging.Logger) -> logging.StreamHandler[Any] | None:

@@ -29,9 +29,6 @@ class Sampling:
         slow_s: seconds.
         skip: paths without a line, whatever their status; a ``*`` at the end stands for the rest.
 
-    Attributes:
-        left_out: lines that were drawn and not kept; skipped paths are not counted.
-
     Raises:
         ConfigError: the share is not between 0 and 1, or ``slow_s`` is negative.
     """
@@ -46,7 +43,6 @@ class Sampling:
         self._skipped = frozenset(path for path in skip if not path.endswith("*"))
         self._skipped_starts = tuple(path[:-1] for path in skip if path.endswith("*"))
         self._skips = bool(skip)
-        self.left_out = 0
 
     @property
     def keeps_all(self) -> bool:
@@ -59,7 +55,7 @@ class Sampling:
         return self._share < 1.0
 
     def kept(self, exchanges: Sequence[FinishedExchange]) -> Sequence[FinishedExchange]:
-        """Those that get a line. To be asked once for each exchange, as it counts."""
+        """Those that get a line."""
         if self.keeps_all:
             return exchanges
         return [exchange for exchange in exchanges if self._keeps(exchange)]
@@ -75,10 +71,7 @@ class Sampling:
             if path in self._skipped or path.startswith(self._skipped_starts):
                 return False
         share = self.share_of(exchange[1], exchange[4] - exchange[3])
-        if share == 1.0 or _draw(scope) < share:
-            return True
-        self.left_out += 1
-        return False
+        return share == 1.0 or _draw(scope) < share
 
 
 def _draw(scope: Scope) -> float:

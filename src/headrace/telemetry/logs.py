@@ -155,6 +155,31 @@ def configure(
         access_logger.propagate = False
 
 
+class _LentHandlers(logging.Handler):
+    """Writes records of a library by the handlers of the server's log, where nobody has set up logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As ``logging.lastResort`` would, but in the form of the other lines."""
+        if logging.getLogger().handlers:
+            return
+        for handler in logging.getLogger("uvicorn").handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+
+
+def lend_handlers(name: str) -> Callable[[], None]:
+    """Have a library's logger write as the server's log does, as long as the root logger has no handlers.
+
+    Returns:
+        Ends it.
+    """
+    logger, handler = logging.getLogger(name), _LentHandlers()
+    if logger.handlers:
+        return lambda: None
+    logger.addHandler(handler)
+    return lambda: logger.removeHandler(handler)
+
+
 def _level_number(log_level: str | int | None) -> int | None:
     if log_level is None or isinstance(log_level, int):
         return log_level

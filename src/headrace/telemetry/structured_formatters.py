@@ -6,6 +6,7 @@ Records of the access log become the lines that the access log's fast way writes
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from headrace.telemetry.access_lines.ecs_text import DATASET, ECS_VERSION, host_name, is_ip
@@ -116,8 +117,11 @@ def _beside(line: dict[str, Any], extras: dict[str, Any]) -> dict[str, Any]:
     return {**line, **{f"extra_{name}" if name in line else name: value for name, value in extras.items()}}
 
 
+_NO_KEY = re.compile(r"[^A-Za-z0-9_.-]")
+
+
 def _logfmt_key(name: str) -> str:
-    return "".join([character if character.isalnum() or character in "_.-" else "_" for character in name])
+    return _NO_KEY.sub("_", name)
 
 
 def _logfmt_text(value: object) -> str:

@@ -87,6 +87,17 @@ def test_the_application_may_still_run_for_a_while(consumer: SpanConsumer, sink:
     assert running[0]["headrace.span"].error is None
 
 
+def test_what_is_done_may_be_ended_early(consumer: SpanConsumer, sink: Sink) -> None:
+    """As a WebSocket's end asks for, under other servers."""
+    consumer.add(exchange("/running", has_returned=False))
+    for number in range(3):
+        consumer.add(exchange(f"/{number}"))
+        consumer.end_returned()
+    assert sink.paths == ["/0", "/1", "/2"]
+    consumer.flush()
+    assert sink.paths[3:] == ["/running"]
+
+
 def test_but_a_full_batch_does_not_wait_for_it(consumer: SpanConsumer, sink: Sink) -> None:
     consumer.add(exchange("/running", has_returned=False))
     for _ in range(BATCH_SPANS):

@@ -13,7 +13,7 @@ from opentelemetry.trace.span import TraceState
 from traced_scopes import SAMPLED_CALLER, Memory, environment, finish, make_scope
 
 from headrace.telemetry.tracing.encoder import ResourceFrame, SpanEncoder
-from headrace.telemetry.tracing.facts import known_methods
+from headrace.telemetry.tracing.facts import LONGEST_TEXT, known_methods
 from otlp import spans_of
 
 OFFSET_NS = 1_700_000_000_000_000_000
@@ -157,6 +157,47 @@ def test_a_limit_of_length_holds_for_ours_too() -> None:
     made = next(spans_of(limited.directly(finish(scope))))
     assert made.attributes["url.path"] == "/ite"
     assert made.attributes["server.port"] == 80
+
+
+def test_a_limit_of_length_holds_for_errors_and_for_every_exporter() -> None:
+    limited = Both(OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="6")
+    limited.memory.begin(scope := make_scope())
+    try:
+        raise ValueError("a long story")
+    except ValueError as raised:
+        exchange = finish(scope, 500, raised)
+    for made in (limited.directly(exchange), limited.by_the_library(exchange)):
+        (span,) = spans_of(made)
+        assert span.events[0].attributes == {
+            "exception.type": "ValueE",
+            "exception.message": "a long",
+            "exception.stacktrace": "story\n",
+        }
+        assert span.attributes["url.path"] == "/items"
+
+
+def test_what_clients_write_is_bounded(both: Both) -> None:
+    headers = [(b"user-agent", b"u" * 60_000), (b"host", b"h" * 60_000)]
+    changes = {"raw_path": b"/" + b"p" * 60_000, "query_string": b"q" * 60_000, "method": "M" * 60_000}
+    both.memory.begin(scope := make_scope(headers=headers, **changes))
+    attributes = both.check(exchange := finish({**scope, "headers": headers})).attributes
+    for name in (
+        "user_agent.original",
+        "url.path",
+        "url.query",
+        "server.address",
+        "http.request.method_original",
+    ):
+        assert len(attributes[name]) == LONGEST_TEXT
+    assert len(both.directly(exchange).SerializeToString()) < 6 * LONGEST_TEXT
+
+
+def test_host_that_names_nothing_leaves_it_to_the_listener(both: Both) -> None:
+    for port in (8000, 8001):
+        scope = make_scope(server=("10.0.0.1", port), headers=[(b"host", b"no host/")])
+        scope["headers"] = scope["headers"][1:]
+        both.memory.begin(scope)
+        assert both.check(finish(scope)).attributes["server.port"] == port
 
 
 def test_what_was_dropped_is_counted() -> None:

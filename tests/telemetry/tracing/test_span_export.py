@@ -4,6 +4,7 @@ import contextvars
 import io
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from headrace.telemetry.tracing import export, providers
 from headrace.telemetry.tracing.facts import known_methods
 from headrace.telemetry.tracing.providers import flush_provider, make_provider
 from headrace.telemetry.tracing.tracer import OwnTracer
+from live import eventually
 from otlp import INTERNAL, SERVER, Receiver, grpc_receiver, http_receiver
 
 
@@ -131,9 +133,16 @@ def test_a_full_queue_drops_and_goes_on(receiver: Receiver, caplog: pytest.LogCa
         OTEL_BSP_MAX_EXPORT_BATCH_SIZE="8",
         OTEL_BSP_SCHEDULE_DELAY="3600000",
     )
+    receiver.gate.clear()
+    run(tracer, 8, has_child=False)
+    tracer.consumer.flush()
+    eventually(lambda: receiver.requests)
+    # One batch is under way, and one fits into the queue.
     run(tracer, 500, has_child=False)
+    receiver.gate.set()
     tracer.consumer.close()
-    assert 8 <= len(receiver.spans) <= 500
+    assert len(receiver.spans) == 16
+    assert "Queue full" in caplog.text
 
 
 def test_over_grpc() -> None:
@@ -199,6 +208,7 @@ def test_no_exporter() -> None:
         ({"OTEL_TRACES_EXPORTER": "carrier_pigeon"}, "carrier_pigeon"),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/json"),
         ({"OTEL_PYTHON_ID_GENERATOR": "dice"}, "dice"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_COMPRESSION": "br"}, "cannot be made"),
         (
             {"OTEL_BSP_MAX_QUEUE_SIZE": "1", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2"},
             "max_export_batch_size",
@@ -206,8 +216,17 @@ def test_no_exporter() -> None:
     ],
 )
 def test_what_cannot_be_made_is_one_sentence(variables: dict[str, str], words: str) -> None:
+    if variables.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc":
+        pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
     with pytest.raises(ConfigError, match=words):
         make(**variables)
+
+
+def test_what_was_made_before_a_fault_is_ended(receiver: Receiver) -> None:
+    before = threading.active_count()
+    with pytest.raises(ConfigError, match="carrier_pigeon"):
+        make(receiver, OTEL_TRACES_EXPORTER="otlp,carrier_pigeon")
+    eventually(lambda: threading.active_count() <= before)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +279,21 @@ def test_a_collector_that_is_not_there_does_not_hold_up_the_end(caplog: pytest.L
     assert "Spans were not sent" in caplog.text
     # What still tries is told to give up, so that no thread outlives the test.
     tracer._own.outputs[0].processor.span_exporter.shutdown()  # type: ignore[attr-defined]
+
+
+def test_a_collector_that_hangs_does_not_hold_up_the_end(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    with environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint) as environ:
+        tracer = OwnTracer(make_provider("shop", "node/1", environ), known_methods(), close_s=0.05)
+    receiver.gate.clear()
+    run(tracer, has_child=False)
+    with caplog.at_level(logging.WARNING, "uvicorn.error"):
+        tracer.consumer.close()
+    assert "Spans were not sent" in caplog.text
+    assert receiver.spans == []
+    receiver.gate.set()
+    receiver.wait(1)
 
 
 def test_a_provider_that_has_nothing_to_flush() -> None:

@@ -84,6 +84,10 @@ class SpanConsumer:
         if len(self._waiting) >= BATCH_SPANS:
             self._sort()
 
+    def end_returned(self) -> None:
+        """End what waits and is done."""
+        self._sort()
+
     def flush(self) -> None:
         """End what waits; those whose application still runs have this time for it, and no more."""
         overdue, self._unreturned = self._unreturned, []
@@ -169,7 +173,8 @@ class OwnSink:
         finished_ns = max(int(exchange[4] * 1e9) + wall_offset_ns, started_ns)
         events = list(span.events or ())
         if outcome.error is not None:
-            events.append(Event("exception", exception_facts(outcome.error), finished_ns))
+            told = exception_facts(outcome.error, self._own.limits.max_attribute_length)
+            events.append(Event("exception", told, finished_ns))
         status = span.own_status or Status(StatusCode.ERROR if outcome.error_type else StatusCode.UNSET)
         parent = span.parent
         return ReadableSpan(
@@ -181,7 +186,10 @@ class OwnSink:
                 parent.trace_id, parent.span_id, True, TraceFlags(parent.flags), span.trace_state
             ),
             resource=self._own.resource,
-            attributes={**our_facts(span, exchange, outcome, self._known), **span.attributes},
+            attributes={
+                **our_facts(span, exchange, outcome, self._known, self._own.limits),
+                **span.attributes,
+            },
             events=events,
             links=tuple(span.links or ()),
             kind=SpanKind.SERVER,

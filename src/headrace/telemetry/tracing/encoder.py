@@ -111,7 +111,8 @@ class SpanEncoder:
         if span.own_attributes is not None or span.events or span.links:
             content.append(_own_parts(span))
         if error is not None:
-            content.append(_event("exception", finished_ns, exception_facts(error), 0))
+            told = exception_facts(error, self._limits.max_attribute_length)
+            content.append(_event("exception", finished_ns, told, 0))
         return field(_SPAN, b"".join(content))
 
     def _is_plain(self, span: ServerSpan) -> bool:
@@ -150,7 +151,8 @@ class SpanEncoder:
         if path is None:
             path = self._paths.keep(raw_path, attribute(_ATTRIBUTE, "url.path", facts.path_of(scope)))
         host = headers.get(b"host")
-        place = (host, scope.get("scheme", "http")) if host else _hashable(scope.get("server"))
+        # A Host that names nothing leaves it to where the connection came in.
+        place = (host, scope.get("scheme", "http"), _hashable(scope.get("server")))
         server = self._servers.get(place)
         if server is None:
             server = self._server_part(place, scope, host)
@@ -185,8 +187,8 @@ class SpanEncoder:
             return b""
         part = self._agents.get(agent)
         if part is None:
-            value = agent.decode("latin-1")
-            part = self._agents.keep(agent, attribute(_ATTRIBUTE, "user_agent.original", value))
+            part = attribute(_ATTRIBUTE, "user_agent.original", facts.agent_of(agent))
+            self._agents.keep(agent, part)
         return part
 
     def _query_part(self, query: bytes, scope: Scope) -> bytes:
@@ -200,12 +202,7 @@ class SpanEncoder:
     def _told_otherwise(self, span: ServerSpan, exchange: FinishedExchange) -> bytes:
         """Name, kind, status and our attributes where the application or a limit changes them."""
         outcome = facts.outcome_of(exchange, self._known, span.error)
-        values = our_facts(span, exchange, outcome, self._known)
-        longest = self._limits.max_span_attribute_length
-        if longest is not None:
-            values = {
-                key: value[:longest] if isinstance(value, str) else value for key, value in values.items()
-            }
+        values = our_facts(span, exchange, outcome, self._known, self._limits)
         part = text(b"\x2a", span.own_name or outcome.name) + _KIND_SERVER
         part += attributes(_ATTRIBUTE, values)
         if span.own_status is None:
@@ -217,14 +214,23 @@ class SpanEncoder:
 
 
 def our_facts(
-    span: ServerSpan, exchange: FinishedExchange, outcome: Outcome, known: frozenset[str]
+    span: ServerSpan,
+    exchange: FinishedExchange,
+    outcome: Outcome,
+    known: frozenset[str],
+    limits: SpanLimits,
 ) -> dict[str, Fact]:
-    """All attributes of ours that the application has not set itself."""
+    """All attributes of ours that the application has not set itself, as long as they may be."""
     values = {**facts.request_facts(exchange[0], known), **facts.outcome_facts(outcome)}
     if span.close_code:
         values["headrace.websocket.close_code"] = span.close_code
     own: Mapping[str, Any] = span.own_attributes or {}
-    return {key: value for key, value in values.items() if key not in own}
+    longest = limits.max_span_attribute_length
+    return {
+        key: value[:longest] if isinstance(value, str) else value
+        for key, value in values.items()
+        if key not in own
+    }
 
 
 class ResourceFrame:

@@ -19,6 +19,9 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.36.0"
 Fact = str | int | bool
 """What an attribute of ours may be."""
 
+LONGEST_TEXT = 2_048
+"""Characters of what a client has written, in one attribute: a queue of spans must have a bound."""
+
 CLIENT_LEFT = 499
 """No response was started: the status is only a figure of the log."""
 
@@ -54,18 +57,26 @@ def known_methods() -> frozenset[str]:
 def method_of(scope: Scope, known: frozenset[str]) -> SpanMethod:
     """The method; a WebSocket's handshake is a GET."""
     method = scope.get("method", "GET")
-    return SpanMethod(method, method, None) if method in known else SpanMethod("HTTP", "_OTHER", method)
+    if method in known:
+        return SpanMethod(method, method, None)
+    return SpanMethod("HTTP", "_OTHER", method[:LONGEST_TEXT])
 
 
 def path_of(scope: Scope) -> str:
-    """The path as it came, percent-encoded."""
+    """The path as it came, percent-encoded; of ``LONGEST_TEXT`` at most, as all that clients write."""
     raw_path = scope.get("raw_path")
-    return raw_path.decode("latin-1") if raw_path else quote(scope["path"], errors="replace")
+    path = raw_path.decode("latin-1") if raw_path else quote(scope["path"], errors="replace")
+    return path[:LONGEST_TEXT]
 
 
 def query_of(scope: Scope) -> str:
     """The query as it came, without the secrets that the conventions name."""
-    return _SECRETS.sub(r"\1=REDACTED", scope.get("query_string", b"").decode("latin-1"))
+    return _SECRETS.sub(r"\1=REDACTED", scope.get("query_string", b"").decode("latin-1"))[:LONGEST_TEXT]
+
+
+def agent_of(value: bytes) -> str:
+    """What the client calls itself."""
+    return value[:LONGEST_TEXT].decode("latin-1")
 
 
 def server_of(scope: Scope, host: bytes | None) -> tuple[str, int | None] | None:
@@ -75,7 +86,7 @@ def server_of(scope: Scope, host: bytes | None) -> tuple[str, int | None] | None
         server = scope.get("server")
         return (str(server[0]), server[1]) if server else None
     port = int(match[2]) if match[2] else _DEFAULT_PORTS.get(scope.get("scheme", "http"))
-    return match[1].strip("[]"), port
+    return match[1].strip("[]")[:LONGEST_TEXT], port
 
 
 def peer_of(scope: Scope) -> tuple[str, int] | None:
@@ -117,7 +128,7 @@ def request_facts(scope: Scope, known: frozenset[str]) -> dict[str, Fact]:
         facts["network.peer.address"], facts["network.peer.port"] = peer
     user_agent = headers.get(b"user-agent")
     if user_agent is not None:
-        facts["user_agent.original"] = user_agent.decode("latin-1")
+        facts["user_agent.original"] = agent_of(user_agent)
     return facts
 
 

@@ -77,11 +77,17 @@ def make_provider(service_name: str, instance_id: str, environ: Mapping[str, str
     resource = _resource(service_name, instance_id, environ)
     makes_ids = _id_generator(environ)
     provider = TracerProvider(sampling.sampler, resource, shutdown_on_exit=False, id_generator=makes_ids)
-    outputs = tuple(_output(name, resource, environ) for name in exporter_names(environ))
-    for output in outputs:
-        provider.add_span_processor(output.processor)
+    outputs: list[Output] = []
+    try:
+        for name in exporter_names(environ):
+            outputs.append(_output(name, resource, environ))
+            provider.add_span_processor(outputs[-1].processor)
+    except ConfigError:
+        # The processors of those before it have threads.
+        provider.shutdown()
+        raise
     own_ids = None if isinstance(makes_ids, RandomIdGenerator) else makes_ids
-    return OwnProvider(provider, sampling, outputs, SpanLimits(), own_ids)
+    return OwnProvider(provider, sampling, tuple(outputs), SpanLimits(), own_ids)
 
 
 def flush_provider(provider: object, deadline_s: float, closes: bool) -> bool:
@@ -132,7 +138,9 @@ def _output(name: str, resource: Resource, environ: Mapping[str, str]) -> Output
             return Output(BatchSpanProcessor(fast or exporter), fast is not None)
         exporter = ConsoleSpanExporter() if name == "console" else _installed_exporter(name)
         return Output(BatchSpanProcessor(exporter), False)
-    except (ValueError, RuntimeError, OSError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # each exporter has errors of its own
         raise ConfigError(f"The exporter {name!r} of OTEL_TRACES_EXPORTER cannot be made: {error}") from error
 
 

@@ -8,7 +8,6 @@ when the application asks for it, because it hardly ever does: 1 us a request in
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +26,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from headrace.telemetry.error_text import error_text
+from headrace.telemetry.error_text import error_text, stack_text
 from headrace.telemetry.tracing.context import RANDOM, SAMPLED, TraceParent
 from headrace.telemetry.tracing.facts import type_name
 from headrace.types import Scope
@@ -307,12 +306,19 @@ LONGEST_ERROR_TEXT = 16_384
 """Characters of an exception's message, and of the end of its stack trace."""
 
 
-def exception_facts(error: BaseException) -> dict[str, str]:
-    """The attributes of an exception event, by the semantic conventions."""
+def exception_facts(error: BaseException, longest: int | None = None) -> dict[str, str]:
+    """The attributes of an exception event, by the semantic conventions.
+
+    Args:
+        error: that.
+        longest: characters of each; None for ``LONGEST_ERROR_TEXT``, which is the most.
+    """
+    most = LONGEST_ERROR_TEXT if longest is None else min(longest, LONGEST_ERROR_TEXT)
+    stack = stack_text(error)
     return {
-        "exception.type": type_name(error),
-        "exception.message": error_text(error)[:LONGEST_ERROR_TEXT],
-        "exception.stacktrace": "".join(traceback.format_exception(error))[-LONGEST_ERROR_TEXT:],
+        "exception.type": type_name(error)[:most],
+        "exception.message": error_text(error)[:most],
+        "exception.stacktrace": stack[max(len(stack) - most, 0) :],
     }
 
 
