@@ -27,7 +27,7 @@ def stack_text(error: BaseException) -> str:
     """As ``traceback.format_exception`` writes it, with all that led to it.
 
     The lines of a stack are remembered by its places: an error that comes a thousand times a second comes
-    from the same ones, and to look up their lines takes a millisecond (FastAPI, CPython 3.11).
+    from the same ones, and to look up their lines takes half a millisecond (FastAPI, CPython 3.11, 2026-11).
     """
     chain: list[tuple[str, BaseException]] = []
     seen: set[int] = set()
