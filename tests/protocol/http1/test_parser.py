@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import RemoteProtocolError
 from headrace.protocol.http1 import HeadParser, HTTP1Limits
-from headrace.protocol.http1.parser import CHUNKED, NOT_IN_TRAILERS, Head
+from headrace.protocol.http1.parser import CHUNKED, MAX_FRAMING_BYTES, MAX_FRAMINGS, NOT_IN_TRAILERS, Head
 
 
 def parse(head: bytes) -> Head:
@@ -320,3 +320,17 @@ def test_pri_is_no_method(version: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         HeadParser(HTTP1Limits()).parse(b"PRI / HTTP/" + version + b"\r\nhost: a\r\n\r\n")
     assert caught.value.status in (400, 501)
+
+
+def test_what_deciding_fields_say_is_remembered_within_bounds() -> None:
+    parser = HeadParser(HTTP1Limits())
+    for number in range(3 * MAX_FRAMINGS):
+        head = parser.parse(b"GET /%d HTTP/1.1\r\nhost: h%d.test\r\nx: %d\r\n\r\n" % (number, number, number))
+        assert (head.event.path, head.keep_alive, head.body_length) == (f"/{number}", True, 0)
+    assert len(parser._framings) <= MAX_FRAMINGS
+    known = len(parser._framings)
+    # Long, with a body, told by a proxy: of these there would be one for each request.
+    parser.parse(b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: %b\r\n\r\n" % (b"x" * MAX_FRAMING_BYTES))
+    parser.parse(b"POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\n\r\n")
+    parser.parse(b"GET / HTTP/1.1\r\nhost: a.test\r\nx-forwarded-for: 192.0.2.1\r\n\r\n")
+    assert len(parser._framings) == known

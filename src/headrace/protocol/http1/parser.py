@@ -8,6 +8,7 @@ What it tolerates and RFC 9112 does not is refused in ``_check``.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import httptools
@@ -23,6 +24,9 @@ CHUNKED = -1
 
 MAX_LENGTH_DIGITS = 18
 """Of a Content-Length; llhttp takes any number of leading zeros, ``int`` does not."""
+
+MAX_FRAMINGS = 256
+MAX_FRAMING_BYTES = 512
 
 METHOD = re.compile(rb"[A-Z][A-Z_-]* [/*!-~]+ HTTP/")
 """Telling an unknown method from noise."""
@@ -54,29 +58,36 @@ _METHODS = {
 _VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
 
 
+_new_tuple = tuple.__new__
+
+
 class _Listener:
     """Takes no callbacks: llhttp only judges."""
 
 
-class Head:
-    """A checked request head.
+class Head(NamedTuple):
+    """A checked request head."""
 
-    Attributes:
-        event: what the connection is told.
-        body_length: bytes of the body; 0 none, ``CHUNKED`` when chunked.
-        keep_alive: the client allows another request behind this one, RFC 9112 §9.3.
-        upgrades: llhttp saw an upgrade and would not read on.
-        events: the event in a tuple, ready to be returned for a request without a body.
-    """
+    event: RequestReceived
+    """What the connection is told."""
+    body_length: int
+    """Bytes of the body; 0 none, ``CHUNKED`` when chunked."""
+    keep_alive: bool
+    """The client allows another request behind this one, RFC 9112 §9.3."""
+    upgrades: bool
+    """llhttp saw an upgrade and would not read on."""
+    events: tuple[RequestReceived]
+    """The event, ready to be returned for a request without a body."""
 
-    __slots__ = ("body_length", "event", "events", "keep_alive", "upgrades")
 
-    def __init__(self, event: RequestReceived, body_length: int, keep_alive: bool, upgrades: bool) -> None:
-        self.event = event
-        self.body_length = body_length
-        self.keep_alive = keep_alive
-        self.upgrades = upgrades
-        self.events = (event,)
+class Framing(NamedTuple):
+    """What the deciding fields of a head say together."""
+
+    body_length: int
+    expects_continue: bool
+    keep_alive: bool
+    upgrade: bytes
+    is_forwarded: bool
 
 
 class HeadParser:
@@ -87,7 +98,7 @@ class HeadParser:
     body, and take the next head, another connection's, for it.
     """
 
-    __slots__ = ("_decisive", "_ends", "_fields", "_llhttp", "_target", "_targets", "limits")
+    __slots__ = ("_decisive", "_ends", "_fields", "_framings", "_llhttp", "_target", "_targets", "limits")
 
     def __init__(self, limits: HTTP1Limits) -> None:
         self.limits = limits
@@ -97,6 +108,8 @@ class HeadParser:
         self._ends = 0
         self._fields: Headers = []
         self._decisive: Headers = []
+        # By the deciding fields of requests without a body: most clients send the same ones each time.
+        self._framings: dict[tuple[tuple[bytes, bytes], ...], Framing] = {}
 
     def on_url(self, target: bytes) -> None:
         """llhttp read the request target, whole, because heads are fed whole."""
@@ -208,20 +221,64 @@ class HeadParser:
         """Refuse what llhttp tolerates and RFC 9112 does not, and what is too much."""
         limits = self.limits
         headers = self._fields
-        line_end = head.find(b"\r\n")
+        target = self._target
+        if head.startswith(b"GET %b HTTP/1.1\r\n" % target):
+            line_end = len(target) + 13
+            method, version = "GET", "1.1"
+        else:
+            line_end, method, version = self._request_line(head)
         if line_end > limits.request_line_bytes:
             raise RemoteProtocolError(f"Request line of {line_end} bytes", 414)
         if len(headers) > limits.fields:
             raise RemoteProtocolError(f"{len(headers)} header fields", 431)
+        framing = self._framings.get(tuple(self._decisive)) if version == "1.1" else None
+        if framing is None or upgrades:
+            framing = self._framing(version, upgrades)
+        if target.startswith(b"/") and b"#" not in target:
+            raw_path, _, query = target.partition(b"?")
+        else:
+            raw_path, query = _split_other_target(target, method, headers)
+        body_length, expects_continue, keep_alive, upgrade, is_forwarded = framing
+        path = raw_path.decode("ascii")
+        # Not by the classes' own functions, which are in Python and take twice as long.
+        event = _new_tuple(
+            RequestReceived,
+            (
+                1,
+                method,
+                unquote(path) if "%" in path else path,
+                raw_path,
+                query,
+                headers,
+                version,
+                body_length == 0,
+                expects_continue,
+                upgrade,
+                is_forwarded,
+            ),
+        )
+        return _new_tuple(Head, (event, body_length, keep_alive, upgrades, (event,)))
+
+    def _request_line(self, head: bytes) -> tuple[int, str, str]:
+        """Where it ends, the method, and the version."""
+        line_end = head.find(b"\r\n")
+        if line_end > self.limits.request_line_bytes:
+            raise RemoteProtocolError(f"Request line of {line_end} bytes", 414)
         token = head[: head.find(b" ")].lstrip(b"\r\n")
         version = _VERSIONS.get(head[line_end - 9 : line_end])
         if version is None:
             # HTTP/0.9 and 2.0, and RTSP or ICE, whose versions llhttp reports like HTTP's.
             raise RemoteProtocolError(f"Version not supported: {head[:line_end][-80:]!r}", 505)
         method = _METHODS.get(token) or _other_method(token)
+        if method == "CONNECT":
+            raise RemoteProtocolError("CONNECT is not supported", 501)
         if line_end != len(token) + len(self._target) + 10:
             # Peers that split at each single space would find another target.
             raise RemoteProtocolError(f"More than single spaces in the request line: {head[:line_end]!r:.80}")
+        return line_end, method, version
+
+    def _framing(self, version: str, upgrades: bool) -> Framing:
+        """Check the deciding fields, and say what they come to."""
         fields = dict(self._decisive)
         if len(fields) != len(self._decisive):
             fields = self._merged()
@@ -232,27 +289,29 @@ class HeadParser:
             if fields[b"expect"].lower() != b"100-continue":
                 raise RemoteProtocolError(f"Unknown expectation: {fields[b'expect']!r:.80}", 417)
             expects_continue = version == "1.1" and body_length != 0
-        raw_path, query = _split_target(self._target, method, headers)
-        path = raw_path.decode("ascii")
-        event = RequestReceived(
-            1,
-            method,
-            unquote(path) if "%" in path else path,
-            raw_path,
-            query,
-            headers,
-            version,
-            body_length == 0,
-            expects_continue,
-            # RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored; so is one that brings a body.
-            fields.get(b"upgrade", b"") if upgrades and version == "1.1" and body_length == 0 else b"",
-            not FORWARDING.isdisjoint(fields),
-        )
         keep_alive = _keeps_alive(fields.get(b"connection"), version)
         if b"proxy-connection" in fields:
             # llhttp reads it like Connection and reads no further; RFC 9112 Appendix C.2.2.
             keep_alive = keep_alive and _keeps_alive(fields[b"proxy-connection"], version)
-        return Head(event, body_length, keep_alive, upgrades)
+        framing = Framing(
+            body_length,
+            expects_continue,
+            keep_alive,
+            # RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored; so is one that brings a body.
+            fields.get(b"upgrade", b"") if upgrades and version == "1.1" and body_length == 0 else b"",
+            not FORWARDING.isdisjoint(fields),
+        )
+        if version == "1.1" and body_length == 0 and not upgrades and not framing.is_forwarded:
+            self._remember(framing)
+        return framing
+
+    def _remember(self, framing: Framing) -> None:
+        key = tuple(self._decisive)
+        if sum(len(value) for _, value in key) > MAX_FRAMING_BYTES:
+            return
+        if len(self._framings) >= MAX_FRAMINGS:
+            self._framings.clear()
+        self._framings[key] = framing
 
     def _merged(self) -> dict[bytes, bytes]:
         """The deciding fields when one comes more than once: joined as a list, or refused."""
@@ -325,15 +384,10 @@ def status_of(error: httptools.HttpParserError, head: bytes | bytearray) -> int:
     return 501 if unknown_method else 400
 
 
-def _split_target(target: bytes, method: str, headers: Headers) -> tuple[bytes, bytes]:
-    """The four forms of RFC 9112 §3.2 to (path, query)."""
-    if method == "CONNECT":
-        raise RemoteProtocolError("CONNECT is not supported", 501)
+def _split_other_target(target: bytes, method: str, headers: Headers) -> tuple[bytes, bytes]:
+    """The forms of RFC 9112 §3.2 that do not begin with a path, to (path, query)."""
     if b"#" in target:
         raise RemoteProtocolError(f"Fragment in the request target: {target!r:.80}")
-    if target.startswith(b"/"):
-        path, _, query = target.partition(b"?")
-        return path, query
     if target == b"*":
         if method != "OPTIONS":
             raise RemoteProtocolError(f"Target * with {method}")
