@@ -102,16 +102,17 @@ class ScopeTemplate:
     def _take(self, event: RequestReceived) -> None:
         """Keep what is the request's; a request that the engine knows again needs none of this."""
         common = self._common
-        common["http_version"] = event.http_version
-        common["method"] = event.method
-        common["path"] = path = event.path
-        common["raw_path"] = event.raw_path
-        common["query_string"] = event.query_string
-        common["headers"] = event.headers
+        _, method, path, raw_path, query, headers, version, _, _, _, _ = event
+        common["http_version"] = version
+        common["method"] = method
+        common["path"] = path
+        common["raw_path"] = raw_path
+        common["query_string"] = query
+        common["headers"] = headers
         prefix = self._prefix
         if prefix and not (self._prefix_when_missing and _is_below(path, prefix)):
             common["path"] = prefix + path
-            common["raw_path"] = self._raw_prefix + event.raw_path
+            common["raw_path"] = self._raw_prefix + raw_path
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -35,6 +35,8 @@ MAX_DISCARDED_BYTES = 1_048_576
 
 MAX_REMEMBERED_HEAD_BYTES = 2048
 
+_LINE_ENDS = b"\r\n"
+
 NO_EVENTS: tuple[Event, ...] = ()
 
 
@@ -194,7 +196,7 @@ class HTTP1Engine(Responder):
                 it, which costs the square of their number.
         """
         if self._partial is None:
-            if data[:1] in b"\r\n":
+            if not data or data[0] in _LINE_ENDS:
                 # RFC 9112 §2.2: empty lines before a request are skipped.
                 data = data.lstrip(b"\r\n")
                 if not data:
@@ -226,12 +228,18 @@ class HTTP1Engine(Responder):
 
         What it means is remembered when the same bytes come a second time: most that come once never do.
         """
+        event, body_length, keep_alive, upgrades, events = head
+        if body_length != 0:
+            return self._begin(head, b"")
         if data == self._last_bytes:
             self._last = head
-        elif head.body_length == 0 and not head.upgrades and len(data) <= MAX_REMEMBERED_HEAD_BYTES:
+        elif not upgrades and len(data) <= MAX_REMEMBERED_HEAD_BYTES:
             self._last_bytes = data
             self._last = None
-        return self._begin(head, b"")
+        self.keep_alive = keep_alive
+        self._version_1_0 = event.http_version == "1.0"
+        self.state = _ANSWERING
+        return events
 
     def _receive_partial_head(self, data: bytes, limit: int) -> None:
         """Keep an incomplete head, and refuse at once what cannot become a good one."""
