@@ -100,9 +100,10 @@ class Merged:
         # headrace's own come first: nothing that an application declares takes a line of theirs.
         for name in sorted(shown, key=lambda name: (shown[name][0].family.in_samples, name)):
             names = shown[name][0].family.line_names
-            if taken & names:
+            if taken.isdisjoint(names):
+                taken |= names
+            else:
                 del shown[name]
-            taken |= names
         for name in sorted(shown):
             yield from shown[name]
 
