@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -315,6 +316,59 @@ class TestTimeouts:
         client.start(b"/a")
         eventually(lambda: server.server.runtime.running)
         eventually(lambda: not server.server.runtime.connections and not server.server.runtime.running)
+
+
+def wide(server: LiveServer, window_bytes: int = 2**31 - 1, takes: bool = False) -> HTTP2Client:
+    """A client whose windows let in more than its kernel."""
+    client = connect(server, {h.INITIAL_WINDOW_SIZE: window_bytes}, takes=takes)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.send(window_frame(0, 2**30))
+    return client
+
+
+def is_braked(server: LiveServer) -> bool:
+    return any(not connection.is_writable for connection in server.server.runtime.connections)
+
+
+class TestWideWindows:
+    """What the client's windows let in is more than its socket takes."""
+
+    def test_slow_client_that_reads_steadily(self, serve: Serve) -> None:
+        size = 24 * MIB
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await respond(send, bytes(size))
+
+        server = serve(application, **NEVER | {"timeout_write": 2 * SHORT_S})
+        client = wide(server, size // 2, takes=True)
+        received = client.stream(client.start())
+        eventually(lambda: is_braked(server))
+        looks = 0
+        while not received.is_ended:
+            # It reads a good piece between any two looks at it, and goes on so for longer than the timeout.
+            had, before = len(received.body), server.server.runtime.now
+            client.wait(lambda had=had: len(received.body) >= had + MIB or received.is_ended)  # type: ignore[misc]
+            assert received.reset is None
+            if looks < 15:
+                eventually(lambda before=before: server.server.runtime.now > before)  # type: ignore[misc]
+                looks += 1
+        assert len(received.body) == size
+
+    def test_urgent_answer_does_not_wait_for_the_window(self, serve: Serve) -> None:
+        size = 32 * MIB
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await respond(send, bytes(size if scope["path"] == "/large" else 10))
+
+        server = serve(application, **NEVER)
+        client = wide(server)
+        large = client.start(b"/large", more=[(b"priority", b"u=7")])
+        eventually(lambda: is_braked(server))
+        urgent = client.response(client.start(b"/small", more=[(b"priority", b"u=0")]))
+        assert urgent.is_ended
+        # What is on its way already goes first: the kernel's buffer, and a slice or two.
+        assert len(client.stream(large).body) < size / 2
+        assert len(client.response(large).body) == size
 
 
 class TestLimits:

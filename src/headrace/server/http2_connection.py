@@ -5,8 +5,9 @@
         └────────── flush ─────────┘        once a turn, for all streams together
 
 A connection waits for its first request (``--timeout-header``), and without streams for the next one
-(``--timeout-keep-alive``); streams have deadlines of their own. While the transport takes no more, nothing is
-taken from the engine, and what exchanges send waits there, stream by stream.
+(``--timeout-keep-alive``); streams have deadlines of their own. The engine is emptied in slices, and while the
+transport takes no more it is not: what exchanges send waits there, stream by stream, so that what is urgent
+goes ahead of all that the client's windows would let in.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ LINGER_S = 2.0
 open streams that it had on the way."""
 
 
+SLICE_BYTES = 131_072
+"""Taken from the engine at once: what comes later and is more urgent waits for no more than this, and for what
+the transport holds below its mark."""
+
 TICK_S = 1.0
 """Between two refills of the engine's allowances; sweeps may come more often."""
 
@@ -55,7 +60,7 @@ class HTTP2Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_closes_when_written", "_deadline", "_is_announced", "_server", "_tick_due", "_unwritten_bytes",
+        "_asked", "_closes_when_written", "_deadline", "_is_announced", "_server", "_tick_due", "_unwritten_bytes",
         "_waiting", "_write_deadline", "client", "engine", "is_closing", "is_flush_due", "is_writable",
         "runtime", "streams", "template", "transport", "turn",
     )  # fmt: skip
@@ -74,6 +79,8 @@ class HTTP2Connection(asyncio.Protocol):
         self.is_flush_due = False
         self._is_announced = False
         """The client has been told to open no more streams."""
+        self._asked = 0
+        """How often the client has been asked whether it has read all, and has not answered."""
         self._deadline = 0.0
         """For the client to ask for something, or to end."""
         self._write_deadline = 0.0
@@ -163,14 +170,16 @@ class HTTP2Connection(asyncio.Protocol):
             self.turn.flush_later(self)
 
     def flush(self) -> None:
-        """Write what may be sent now."""
+        """Write what may be sent now, until the transport is over its mark."""
         self.is_flush_due = False
         if not self.is_writable or self.is_closing:
             return
         engine = self.engine
-        data = engine.data_to_send()
+        data = engine.data_to_send(SLICE_BYTES)
         if data:
             self.transport.write(data)
+            if len(data) >= SLICE_BYTES:
+                self._write_more()
             events = engine.events()
             if events:
                 self._take(events)
@@ -209,6 +218,7 @@ class HTTP2Connection(asyncio.Protocol):
             elif isinstance(event, StreamFailed):
                 self._on_stream_failed(event)
             elif isinstance(event, EndHeard):
+                self._asked -= 1
                 self._finish()
             elif isinstance(event, ConnectionEnded):
                 self._close_streams()
@@ -285,6 +295,7 @@ class HTTP2Connection(asyncio.Protocol):
         if self._is_announced or self.is_closing:
             return
         self._is_announced = True
+        self._asked += 1
         self.engine.announce_end()
         for stream in list(self.streams.values()):
             stream.drain()
@@ -300,6 +311,15 @@ class HTTP2Connection(asyncio.Protocol):
 
     # Within
 
+    def _write_more(self) -> None:
+        data_to_send = self.engine.data_to_send
+        while self.is_writable:
+            data = data_to_send(SLICE_BYTES)
+            if data:
+                self.transport.write(data)
+            if len(data) < SLICE_BYTES:
+                return
+
     def _wait_if_idle(self) -> None:
         """Start the keep-alive timer when no stream is open."""
         if self.streams or self.is_closing or not self.is_writable:
@@ -307,14 +327,30 @@ class HTTP2Connection(asyncio.Protocol):
             return
         runtime = self.runtime
         if runtime.is_draining or not runtime.timeouts.keep_alive_s:
-            self._close()
+            self._close_behind_last()
         else:
             self._deadline = runtime.keep_alive_deadline
 
-    def _finish(self) -> None:
-        """A round trip behind the announcement: name the last stream that is served."""
-        if not self.streams:
+    def _close_behind_last(self) -> None:
+        """The last stream has ended; its client may still be reading it.
+
+        What a client sends of its own accord while it reads, behind our end, makes asyncio's TLS cut the
+        connection, and the reset takes away what it has not read.
+        """
+        if not self._asked and self.transport.can_write_eof():
             self._close()
+            return
+        if not self._asked:
+            self._asked = 1
+            self.engine.ask()
+            self.flush_later()
+        self._deadline = self.runtime.deadline_in(LINGER_S)
+
+    def _finish(self) -> None:
+        """The client has read what was sent: name the last stream that is served, or close."""
+        if not self.streams:
+            if not self._asked:
+                self._close()
             return
         self.engine.end()
         self.flush_later()

@@ -406,6 +406,10 @@ class HTTP2Stream:
                 self._flow.stall_deadline = 0.0
             return
         flow = self._flow_of()
+        if not self._connection.is_writable:
+            # What is queued waits for the transport, whose own progress the connection watches.
+            flow.stall_deadline = 0.0
+            return
         taken = engine.taken_bytes(self.stream_id)
         if not flow.stall_deadline or taken > flow.taken_bytes:
             timeouts = self._connection.runtime.timeouts

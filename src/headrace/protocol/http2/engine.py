@@ -280,13 +280,18 @@ class HTTP2Engine(ResponseWriter):
         self.is_failed = True
         found.append(ConnectionFailed(error))
 
-    def data_to_send(self) -> bytes:
-        """Take what may be sent now; ask ``events`` behind it which streams are over."""
+    def data_to_send(self, most_bytes: int | None = None) -> bytes:
+        """Take what may be sent now; ask ``events`` behind it which streams are over.
+
+        Args:
+            most_bytes: leave what is more to the next call, which may prefer what has come meanwhile.
+        """
         if self.is_failed:
             data, self._last_words = self._last_words, b""
             return data
-        data = self._pull()
-        if self._unfinished:
+        data = self._pull(most_bytes)
+        # The end of a response may be in what is left.
+        if self._unfinished and (most_bytes is None or len(data) < most_bytes):
             data += self._end_unfinished()
         if self._control < MAX_CONTROL:
             self._control = min(MAX_CONTROL, self._control + len(data) // BYTES_PER_CONTROL)
@@ -300,6 +305,10 @@ class HTTP2Engine(ResponseWriter):
         ``end`` follows a round trip later, when ``EndHeard`` comes. RFC 9113 §6.8.
         """
         self._call(self._ngh2.send_shutdown_notice)
+        self.ask()
+
+    def ask(self) -> None:
+        """Have ``EndHeard`` come when the client has read all that has been sent until now."""
         self._call(self._ngh2.ping, _END_PING)
 
     def end(self, error_code: int = NO_ERROR) -> None:

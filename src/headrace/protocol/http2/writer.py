@@ -217,9 +217,9 @@ class ResponseWriter:
         self._unfinished = left
         return self._pull()
 
-    def _pull(self) -> bytes:
+    def _pull(self, most_bytes: int | None = None) -> bytes:
         try:
-            return bytes(self._ngh2.data_to_send())
+            return bytes(self._ngh2.data_to_send(most_bytes))
         except ngh2.NGH2Error:
             return b""
 
