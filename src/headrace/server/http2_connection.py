@@ -5,9 +5,9 @@
         └────────── flush ─────────┘        once a turn, for all streams together
 
 A connection waits for its first request (``--timeout-header``), and without streams for the next one
-(``--timeout-keep-alive``); streams have deadlines of their own. The engine is emptied in slices, and while the
-transport takes no more it is not: what exchanges send waits there, stream by stream, so that what is urgent
-goes ahead of all that the client's windows would let in.
+(``--timeout-keep-alive``); streams have deadlines of their own. The engine is emptied in slices, and while
+the transport takes no more it is not: what exchanges send waits there, stream by stream, so that what is
+urgent goes ahead of all that the client's windows would let in.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ open streams that it had on the way."""
 
 
 SLICE_BYTES = 131_072
-"""Taken from the engine at once: what comes later and is more urgent waits for no more than this, and for what
-the transport holds below its mark."""
+"""Taken from the engine at once: what comes later and is more urgent waits for no more than this, and for
+what the transport holds below its mark."""
 
 TICK_S = 1.0
 """Between two refills of the engine's allowances; sweeps may come more often."""
@@ -60,9 +60,9 @@ class HTTP2Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_asked", "_closes_when_written", "_deadline", "_is_announced", "_server", "_tick_due", "_unwritten_bytes",
-        "_waiting", "_write_deadline", "client", "engine", "is_closing", "is_flush_due", "is_writable",
-        "runtime", "streams", "template", "transport", "turn",
+        "_asked", "_closes_when_written", "_deadline", "_is_announced", "_server", "_tick_due",
+        "_unwritten_bytes", "_waiting", "_write_deadline", "client", "engine", "is_closing",
+        "is_flush_due", "is_writable", "runtime", "streams", "template", "transport", "turn",
     )  # fmt: skip
 
     def __init__(self, runtime: Runtime, client: Address | None, server: Address | None) -> None:

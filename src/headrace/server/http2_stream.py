@@ -56,11 +56,13 @@ class Connection(Protocol):
 class Flow:
     """What a stream keeps once its request has a body, or its response does not leave at once."""
 
-    __slots__ = ("deadline", "stall_deadline", "taken_bytes", "unconsumed_bytes", "writable")
+    __slots__ = ("deadline", "openings", "stall_deadline", "taken_bytes", "unconsumed_bytes", "writable")
 
     def __init__(self) -> None:
         self.deadline = 0.0
         """For the body that the application waits for."""
+        self.openings = 0
+        """The connection's, when they were looked at."""
         self.stall_deadline = 0.0
         """For the client to take more than ``taken_bytes``."""
         self.taken_bytes = 0
@@ -193,6 +195,22 @@ class HTTP2Stream:
             self._give_up_body()
         self._check_progress(now)
 
+    def is_held_back(self) -> bool:
+        """What is queued waits for its turn, and not for the client; asked from time to time.
+
+        libnghttp2 gives the connection's window to the more urgent stream, and to one after the other: the
+        client has to open it, for whichever.
+        """
+        connection = self._connection
+        if not connection.is_writable:
+            return True  # the connection watches the transport's own progress
+        engine = self.engine
+        if not engine.has_window(self.stream_id):
+            return False
+        flow = self._flow_of()
+        openings, flow.openings = flow.openings, engine.openings
+        return engine.has_connection_window or engine.openings != openings
+
     def drain(self) -> None:
         """The server stops."""
         if self._tunnel is not None:
@@ -310,6 +328,8 @@ class HTTP2Stream:
         assert runtime.websocket is not None
         engine, fields = agree(runtime.websocket, session, subprotocol, headers)
         self.engine.send_headers(self.stream_id, 200, fields, True)
+        # A ping or a Close must not wait until a download beside it is whole.
+        self.engine.prefer(self.stream_id)
         self.engine.send_data(self.stream_id, b"", False)
         self._connection.flush_later()
         early = session.take_early_data()
@@ -406,8 +426,7 @@ class HTTP2Stream:
                 self._flow.stall_deadline = 0.0
             return
         flow = self._flow_of()
-        if not self._connection.is_writable:
-            # What is queued waits for the transport, whose own progress the connection watches.
+        if self.is_held_back():
             flow.stall_deadline = 0.0
             return
         taken = engine.taken_bytes(self.stream_id)
@@ -458,6 +477,14 @@ class WebSocketTunnel(WebSocketChannel):
     def _set_reading(self, wanted: bool) -> None:
         if wanted:
             self._stream.on_consumed()
+
+    def _on_deadline(self) -> None:
+        if not self.is_writable and not self._is_ending and self._stream.is_held_back():
+            # The client takes other streams' data, of which it has said that they go first.
+            self._unwritten_bytes = self._unwritten()
+            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
+            return
+        super()._on_deadline()
 
     def _end(self, lingers: bool) -> None:
         stream = self._stream

@@ -167,6 +167,8 @@ class HTTP2Engine(ResponseWriter):
             self._on_connection_closed(event, found)
         elif kind is ngh2.WindowUpdated:
             self._control -= 1
+            if not event.stream_id:
+                self.openings += 1
         elif kind is ngh2.TrailersReceived:
             self._on_trailers(event, found)
         elif kind in _CONTROL_FRAMES:

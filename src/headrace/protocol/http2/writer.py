@@ -31,13 +31,17 @@ class ResponseWriter:
     Args:
         connection: libnghttp2's.
         defaults: what responses begin with.
+
+    Attributes:
+        openings: how often the client has opened the connection's window.
     """
 
-    __slots__ = ("_defaults", "_expecting", "_given", "_held", "_ngh2", "_streams", "_unfinished")
+    __slots__ = ("_defaults", "_expecting", "_given", "_held", "_ngh2", "_streams", "_unfinished", "openings")
 
     def __init__(self, connection: Any, defaults: HTTP2Defaults) -> None:
         self._ngh2 = connection
         self._defaults = defaults
+        self.openings = 0
         self._streams: dict[int, int] = {}
         """Which of the two facts hold, and whether it is a tunnel."""
         self._held: dict[int, list[Pair]] = {}
@@ -187,6 +191,26 @@ class ResponseWriter:
     def queued_bytes(self, stream_id: int) -> int:
         """Body given to ``send_data`` that waits for the client's window or the transport."""
         return int(self._ngh2.queued_body_size(stream_id))
+
+    def has_window(self, stream_id: int) -> bool:
+        """The client would take more on this stream, if the connection's window allows."""
+        try:
+            return int(self._ngh2.stream_remote_window_size(stream_id)) > 0
+        except ngh2.NGH2Error:
+            return False
+
+    @property
+    def has_connection_window(self) -> bool:
+        """The client would take more, on any stream whose own window is open."""
+        return int(self._ngh2.remote_window_size) > 0
+
+    def prefer(self, stream_id: int) -> None:
+        """Let the stream go before others, unless the client has said what it wants. RFC 9218."""
+        try:
+            if self._ngh2.get_stream_priority(stream_id) == ngh2.Priority():
+                self._ngh2.set_stream_priority(stream_id, ngh2.Priority(urgency=0, incremental=True))
+        except ngh2.NGH2Error:
+            return
 
     @property
     def all_queued_bytes(self) -> int:
