@@ -11,8 +11,9 @@ import pytest
 
 import http2_client as h
 from headrace.protocol import http2
+from headrace.server import http2_connection
 from http2_client import HTTP2Client, connect, drain
-from live import LiveServer, ServerProcess, eventually, read_body, respond
+from live import MIB, SHORT_S, LiveServer, ServerProcess, eventually, read_body, respond
 
 pytestmark = pytest.mark.skipif(not http2.is_available, reason="the extra http2 is not installed")
 
@@ -40,6 +41,13 @@ class Deaf(HTTP2Client):
 
     def send(self, *frames: bytes) -> None:
         super().send(*(frame for frame in frames if frame[3:5] != b"\x06\x01"))
+
+
+def wait_for_looks(server: LiveServer) -> None:
+    """Let the server look at its connections until their last moment must be over."""
+    for _ in range(4):
+        seen = server.server.runtime.now
+        eventually(lambda seen=seen: server.server.runtime.now > seen + SHORT_S)  # type: ignore[misc]
 
 
 def test_idle_connection(serve: Serve) -> None:
@@ -171,6 +179,46 @@ def test_client_that_is_stalled_does_not_hold_it_up(serve: Serve) -> None:
     drain(server)
     client.read_to_end()
     assert not client.stream(stream_id).is_ended
+
+
+def test_client_that_is_slow_to_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It hears of the end behind what lies before it in the kernel, and what it asks for until then is served.
+    monkeypatch.setattr(http2_connection, "LINGER_S", SHORT_S)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, bytes(16 * MIB if scope["path"] == "/large" else 5))
+
+    server = serve(application, timeout_body=SHORT_S)
+    client = connect(server, {h.INITIAL_WINDOW_SIZE: 2**31 - 1}, takes=False)
+    client.send(h.window_frame(0, 2**30))
+    large = client.start(b"/large")
+    eventually(lambda: any(not c.is_writable for c in server.server.runtime.connections))
+    drain(server)
+    wait_for_looks(server)
+    late = client.start()
+    assert client.response(late).status == 200
+    assert len(client.response(large).body) == 16 * MIB
+    client.read_to_end()
+    assert client.goaways == [NOTICE, (3, h.NO_ERROR)]
+
+
+def test_braked_connection_without_streams(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_connection, "LINGER_S", SHORT_S)
+    server = serve(Held(), timeout_write=0, timeout_body=SHORT_S)
+    client = Deaf(server.connect().sock)
+    assert client.get().status == 200
+    (connection,) = server.server.runtime.connections
+    server.in_loop(connection.pause_writing)
+    drain(server)
+    client.wait(lambda: client.goaways == [NOTICE])
+    wait_for_looks(server)
+    # It cannot have heard of the end before what was unwritten.
+    late = client.start()
+    eventually(lambda: server.server.runtime.total_requests == 2)
+    server.in_loop(connection.resume_writing)
+    assert client.response(late).status == 200
+    client.read_to_end()
+    assert client.goaways == [NOTICE, (3, h.NO_ERROR)]
 
 
 def test_process(spawn: Spawn) -> None:

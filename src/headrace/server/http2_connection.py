@@ -47,6 +47,9 @@ SLICE_BYTES = 131_072
 """Taken from the engine at once: what comes later and is more urgent waits for no more than this, and for
 what the transport holds below its mark."""
 
+LAST_WORDS_BYTES = 32_768
+"""Written though the transport is over its mark: the rest of a frame, and what goes before all bodies."""
+
 TICK_S = 1.0
 """Between two refills of the engine's allowances; sweeps may come more often."""
 
@@ -299,6 +302,8 @@ class HTTP2Connection(asyncio.Protocol):
         self.engine.announce_end()
         for stream in list(self.streams.values()):
             stream.drain()
+        # A client that is slow to read is told as well, before it asks for more.
+        self._write_first(LAST_WORDS_BYTES)
         self.flush()
         if not self.streams:
             # What is on the way in this moment is still served; ``EndHeard`` closes.
@@ -319,6 +324,13 @@ class HTTP2Connection(asyncio.Protocol):
                 self.transport.write(data)
             if len(data) < SLICE_BYTES:
                 return
+
+    def _write_first(self, most_bytes: int) -> None:
+        """Write what goes before all bodies, whatever the transport holds."""
+        data = self.engine.data_to_send(most_bytes)
+        if data:
+            self.transport.write(data)
+            self._take(self.engine.events())
 
     def _wait_if_idle(self) -> None:
         """Start the keep-alive timer when no stream is open."""
@@ -358,8 +370,9 @@ class HTTP2Connection(asyncio.Protocol):
     def _close(self) -> None:
         """No stream is open and none is to come."""
         self.engine.end()
-        self.flush()
-        self._end()
+        self._write_first(LAST_WORDS_BYTES)
+        if not self.is_closing:
+            self._end()
 
     def _end(self) -> None:
         """Close behind what is written; what the peer still sends is dropped."""
@@ -377,7 +390,8 @@ class HTTP2Connection(asyncio.Protocol):
     def _on_deadline(self) -> None:
         self._deadline = 0.0
         if not self.is_closing:
-            if not self.streams:
+            # While the transport is over its mark the client cannot have heard of an end; ``_go_on`` sees to it.
+            if not self.streams and self.is_writable:
                 self._close()
         elif self._write_deadline:
             pass  # its last response is on its way, and watched
