@@ -1,6 +1,7 @@
 """How HTTP/2 ends what is still on its way: nothing is cut, nothing stays."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from wsproto.events import TextMessage
 
 import http2_client as h
 from headrace.protocol import http2
+from headrace.server import http2_connection
 from http2_client import connect, data_frame, headers_frame
-from live import SHORT_S, LiveServer, eventually, respond
+from live import MIB, SHORT_S, LiveServer, eventually, respond
 
 pytestmark = pytest.mark.skipif(not http2.is_available, reason="the extra http2 is not installed")
 
@@ -130,3 +132,67 @@ def test_steady_reader_is_not_reset(serve: Serve) -> None:
             eventually(lambda before=before: server.server.runtime.now > before)  # type: ignore[misc]
             looks += 1
     assert len(received.body) == 64 * 16_384
+
+
+QUICK = {"timeout_header": 0, "timeout_body": 0, "timeout_keep_alive": 600, "timeout_write": 2 * SHORT_S}
+
+
+def wide(server: LiveServer) -> h.HTTP2Client:
+    """A client whose windows let in more than its kernel."""
+    client = connect(server, {h.INITIAL_WINDOW_SIZE: 2**31 - 1}, takes=False)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.send(h.window_frame(0, 2**30))
+    client.round_trip()
+    return client
+
+
+def test_braked_connection_that_has_failed_goes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_connection, "LINGER_S", SHORT_S)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, bytes(24 * MIB))
+
+    server = serve(application, **QUICK | {"timeout_write": 600, "timeout_body": SHORT_S})
+    client = wide(server)
+    stream_id = client.start()
+    runtime = server.server.runtime
+    eventually(lambda: any(not connection.is_writable for connection in runtime.connections))
+    client.send(h.ping_frame() * 2_000)
+    eventually(lambda: all(connection.is_closing for connection in runtime.connections))
+    # Its last moment passes while the client still has something to take, which it then does.
+    for _ in range(4):
+        seen = runtime.now
+        eventually(lambda seen=seen: runtime.now > seen + SHORT_S)  # type: ignore[misc]
+    client.wait(lambda: bool(client.goaways))
+    assert client.goaways == [(1, h.ENHANCE_YOUR_CALM)]
+    # No body was put before it that had waited until then.
+    assert len(client.stream(stream_id).body) < 24 * MIB
+    eventually(lambda: not runtime.connections)
+
+
+def test_half_closed_connection_that_takes_nothing_goes(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2_connection, "LINGER_S", SHORT_S)
+    told: list[Any] = []
+    left: list[int] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "http.request"
+        (connection,) = server.server.runtime.connections
+        await send({"type": "http.response.start", "status": 200})
+        # As much as the kernel takes, and less than would brake the transport.
+        while not connection.transport.get_write_buffer_size():
+            await send({"type": "http.response.body", "body": bytes(8_000), "more_body": True})
+            for _ in range(3):
+                await asyncio.sleep(0)
+        left.append(connection.transport.get_write_buffer_size())
+        told.append(await receive())
+
+    server = serve(application, **QUICK)
+    client = wide(server)
+    client.start()
+    eventually(lambda: bool(left))
+    client.sock.shutdown(socket.SHUT_WR)
+    eventually(lambda: told == [{"type": "http.disconnect"}], "the end is told")
+    eventually(lambda: not server.server.runtime.connections, "the connection goes")

@@ -131,6 +131,11 @@ class HTTP2Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sent its end: in HTTP/2 it can then not open windows either, so all is over."""
+        if not self.is_closing:
+            # The transport closes, but not before the client has taken what is still unwritten.
+            self.is_closing = True
+            self._close_streams()
+            self._deadline = self.runtime.deadline_in(LINGER_S)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -155,7 +160,9 @@ class HTTP2Connection(asyncio.Protocol):
         """The transport is under its low mark again."""
         self.is_writable = True
         self._write_deadline = 0.0
-        if not self.is_closing:
+        if self.is_closing:
+            self._deadline = self.runtime.deadline_in(LINGER_S)
+        else:
             # Not from within this call of the transport's: asyncio's must not be closed in it.
             self.runtime.loop.call_soon(self._go_on)
 
@@ -390,7 +397,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _on_deadline(self) -> None:
         self._deadline = 0.0
         if not self.is_closing:
-            # While the transport is over its mark the client cannot have heard of an end; ``_go_on`` sees to it.
+            # While the transport is over its mark the client cannot have heard of an end; ``_go_on`` will see.
             if not self.streams and self.is_writable:
                 self._close()
         elif self._write_deadline:
@@ -404,7 +411,10 @@ class HTTP2Connection(asyncio.Protocol):
     def _check_progress(self) -> None:
         """The client has taken too little to be under the mark; has it taken anything?"""
         unwritten = self.transport.get_write_buffer_size()
-        if unwritten < self._unwritten_bytes:
+        if not unwritten:
+            self._write_deadline = 0.0
+            self._deadline = self.runtime.deadline_in(LINGER_S)
+        elif unwritten < self._unwritten_bytes:
             self._unwritten_bytes = unwritten
             self._write_deadline = self.runtime.deadline_in(self.runtime.timeouts.write_s)
         else:

@@ -276,8 +276,12 @@ class HTTP2Engine(ResponseWriter):
     def _fail(self, error: RemoteProtocolError, found: list[Event], last_words: bytes | None = None) -> None:
         """Give up the connection with GOAWAY, RFC 9113 §5.4.1."""
         if last_words is None:
-            # What libnghttp2 has to say goes first; if it has given up, the frame is ours to make.
-            last_words = self._pull() + _goaway(self.last_stream_id, error.error_code)
+            # A frame that is begun is written whole, and no body behind it.
+            self._call(self._ngh2.terminate_connection, error.error_code, last_stream_id=self.last_stream_id)
+            last_words = self._pull()
+            goaway = _goaway(self.last_stream_id, error.error_code)
+            if goaway not in last_words:
+                last_words += goaway  # libnghttp2 has given up
         self._last_words = last_words
         self.is_failed = True
         found.append(ConnectionFailed(error))
@@ -326,8 +330,10 @@ def _configuration(limits: HTTP2Limits) -> Any:
         max_inbound_header_list_size=most_head_bytes,
         max_inbound_header_count=2 * limits.fields + 16,
         max_continuations=8 + most_head_bytes // 16_384,
-        # Resets are counted here, by what they cost.
+        # Resets and what has to be acknowledged are counted here, by what they cost. libnghttp2 would give up
+        # at once, in the middle of a frame.
         stream_reset_rate_limit=(2**32, 2**32),
+        max_outbound_ack=2**20,
     )
 
 
