@@ -63,6 +63,14 @@ class TestResponseFields:
         assert client.get().status == 500
         eventually(lambda: [line for line in error_log.lines(logging.ERROR) if "Exception in ASGI" in line])
 
+    def test_large_head(self, serve: Serve) -> None:
+        fields = [(b"x-%d" % number, b"v" * 1000) for number in range(300)]
+        client = self.answering(serve, fields)
+        client._decoder.max_header_list_size = MIB
+        received = client.get()
+        assert (received.status, received.body, received.is_ended) == (200, b"abc", True)
+        assert received.headers[3:] == [(name.decode(), value.decode()) for name, value in fields]
+
     def test_as_lists(self, serve: Serve) -> None:
         assert self.answering(serve, [[b"x", b"y"]]).get().get("x") == "y"
 

@@ -397,7 +397,7 @@ class HTTP2Connection(asyncio.Protocol):
     def _on_deadline(self) -> None:
         self._deadline = 0.0
         if not self.is_closing:
-            # While the transport is over its mark the client cannot have heard of an end; ``_go_on`` will see.
+            # While the transport is over its mark, the client cannot have heard of an end; see ``_go_on``.
             if not self.streams and self.is_writable:
                 self._close()
         elif self._write_deadline:

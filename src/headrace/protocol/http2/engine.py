@@ -334,6 +334,8 @@ def _configuration(limits: HTTP2Limits) -> Any:
         # at once, in the middle of a frame.
         stream_reset_rate_limit=(2**32, 2**32),
         max_outbound_ack=2**20,
+        # A response's head is as large as the application makes it, as in HTTP/1.1.
+        max_send_header_block_length=2**31 - 1,
     )
 
 
