@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Sequence
 from time import monotonic
 from typing import cast
@@ -46,6 +47,10 @@ open streams that it had on the way."""
 SLICE_BYTES = 131_072
 """Taken from the engine at once: what comes later and is more urgent waits for no more than this, and for
 what the transport holds below its mark."""
+
+UNSENT_BYTES = 131_072
+"""Kept by the kernel beyond what is on its way to the client. It would hold megabytes, behind which nothing is
+urgent any more."""
 
 LAST_WORDS_BYTES = 32_768
 """Written though the transport is over its mark: the rest of a frame, and what goes before all bodies."""
@@ -103,6 +108,7 @@ class HTTP2Connection(asyncio.Protocol):
             self.client = peer_address(self.transport)
             self._server = local_address(self.transport)
         self.template = scope_template(runtime, self.transport, self.client, self._server)
+        _keep_little_unsent(self.transport)
         runtime.connections.add(self)
         limit = runtime.connection_limit
         if limit is not None and not limit.admit(self):
@@ -426,3 +432,13 @@ class HTTP2Connection(asyncio.Protocol):
             if stream.has_room():
                 self._waiting.discard(stream)
                 stream.release()
+
+
+def _keep_little_unsent(transport: asyncio.Transport) -> None:
+    """Let what waits wait where it has an order, and not in the kernel."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    sock = transport.get_extra_info("socket")
+    if option is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):  # the client may have reset it in this moment
+        sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
