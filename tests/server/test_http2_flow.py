@@ -366,7 +366,7 @@ class TestWideWindows:
         eventually(lambda: is_braked(server))
         urgent = client.response(client.start(b"/small", more=[(b"priority", b"u=0")]))
         assert urgent.is_ended
-        # What is on its way already goes first: a slice or two, and where the kernel can be told, little of its.
+        # What is on its way goes first: a slice or two, and of the kernel's little where it can be told.
         most = 2 * MIB if hasattr(socket, "TCP_NOTSENT_LOWAT") else size / 2
         assert len(client.stream(large).body) < most
         assert len(client.response(large).body) == size

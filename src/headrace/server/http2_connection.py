@@ -49,8 +49,8 @@ SLICE_BYTES = 131_072
 what the transport holds below its mark."""
 
 UNSENT_BYTES = 131_072
-"""Kept by the kernel beyond what is on its way to the client. It would hold megabytes, behind which nothing is
-urgent any more."""
+"""Kept by the kernel beyond what is on its way to the client. It would hold megabytes, behind which nothing
+is urgent any more."""
 
 LAST_WORDS_BYTES = 32_768
 """Written though the transport is over its mark: the rest of a frame, and what goes before all bodies."""
