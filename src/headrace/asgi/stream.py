@@ -43,6 +43,10 @@ class Turn(Protocol):
 
     held: Any
 
+    @property
+    def thread_id(self) -> int:
+        """The thread in which all happens, as ``threading.get_ident`` says it."""
+
     def hold_head(self, exchange: Any) -> None:
         """Call the exchange's ``flush_head`` when its application waits for something else."""
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from threading import get_ident
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
-from headrace.asgi.finished import FINISHED
+from headrace.asgi.finished import FINISHED, mark_async
 from headrace.asgi.http import HTTPExchange
 from headrace.asgi.response_state import ResponseState
 from headrace.asgi.stream import Stream
@@ -79,6 +80,9 @@ class Channel(Protocol):
     def flush_later(self) -> None:
         """The same at the end of the turn, together with what is sent until then."""
 
+    def write_if_late(self) -> None:
+        """Write now if what was to be written at the turn's end has waited for long."""
+
     def wait_writable(self) -> Awaitable[None]:
         """Wait while the write brake is on."""
 
@@ -112,8 +116,8 @@ class WebSocketSession(HTTPExchange):
     """Its answer is a line of ``uvicorn.error``, as uvicorn's."""
 
     __slots__ = (
-        "_channel", "_end", "_has_closed", "_is_answer_due", "_loop", "_waiters", "handshake", "has_traffic",
-        "messages",
+        "_channel", "_end", "_has_closed", "_is_answer_due", "_loop", "_thread_id", "_waiters", "handshake",
+        "has_traffic", "messages",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +126,7 @@ class WebSocketSession(HTTPExchange):
         super().__init__(application, stream, scope, event)
         self._loop: asyncio.AbstractEventLoop | None = None
         """To have it at hand saves a wait 0.2 µs."""
+        self._thread_id = stream.turn.thread_id
         self._channel: Channel | None = None
         self._end: Message | None = None
         self._has_closed = False
@@ -240,6 +245,8 @@ class WebSocketSession(HTTPExchange):
             ASGIError: out of order, or not valid.
             ClientDisconnected: the client is gone.
         """
+        if get_ident() != self._thread_id:
+            return self._send_in_loop(message)
         channel = self._channel
         if channel is None or self._end is not None or message["type"] != "websocket.send":
             return self._send_other(message)
@@ -265,7 +272,12 @@ class WebSocketSession(HTTPExchange):
             channel.flush()
         elif not channel.is_flush_due:
             channel.flush_later()
+        elif not self.messages:
+            # Not an answer among others: it may come late in a long step of the application.
+            channel.write_if_late()
         return FINISHED if channel.is_writable else channel.wait_writable()
+
+    mark_async(send)
 
     def _send_text(self, engine: Engine, text: object) -> int:
         if not isinstance(text, str):

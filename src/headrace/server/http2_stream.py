@@ -172,10 +172,13 @@ class HTTP2Stream:
             self.release()
             self._tunnel.lose()
             return
-        self.release()
         exchange = self.exchange
-        if exchange is not None:
+        if exchange is None:
+            self.release()
+        else:
             exchange.disconnect()
+            # Behind the loss: an application that is told of it by ``receive`` learns it first.
+            self.release()
             self.on_response_complete(exchange)
             # Requests that are reset in the read that brought them cost no call of the application.
             exchange.withdraw()
@@ -235,14 +238,21 @@ class HTTP2Stream:
         return self.has_room()
 
     def flush(self) -> None:
-        """Write at the end of the turn."""
-        self._connection.flush_later()
+        """Write at the end of the turn, or now if that is far."""
+        connection = self._connection
+        if connection.is_flush_due:
+            self.turn.write_if_late()
+        else:
+            connection.flush_later()
 
     def finish(self, exchange: HTTPExchange, is_small: bool) -> None:
         """The same behind a whole response."""
         connection = self._connection
         if not connection.is_flush_due:
             connection.flush_later()
+        elif not self.stream_id & 14:
+            # One of eight: the clock costs a hundredth of a request.
+            self.turn.write_if_late()
         if self._flow is None and not connection.runtime.consumers:
             # In short what ``on_response_complete`` does.
             self.exchange = None

@@ -224,6 +224,14 @@ class WebSocketChannel:
         self.is_flush_due = True
         self.runtime.turn.flush_later(self)
 
+    def write_early(self) -> None:
+        """See ``Turn``."""
+        self.flush()
+
+    def write_if_late(self) -> None:
+        """The same now, if that end is far."""
+        self.runtime.turn.write_if_late()
+
     def wait_writable(self) -> Awaitable[None]:
         """Wait until the client has taken enough, or is gone."""
         if self._writable is None:

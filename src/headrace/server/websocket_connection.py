@@ -74,7 +74,7 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
         if self.transport.is_closing():
             return
         if wanted:
-            self.transport.resume_reading()
+            self.runtime.turn.run_outside(self.transport.resume_reading)
         else:
             self.transport.pause_reading()
 
