@@ -58,7 +58,7 @@ class FakeTurn:
     """Records whose head waits."""
 
     def __init__(self) -> None:
-        self.held: Any = None
+        self.current = self.held = None
         self.thread_id = threading.get_ident()
 
     def hold_head(self, exchange: Any) -> None:

@@ -63,7 +63,7 @@ class FakeEngine:
 class FakeTurn:
     """Whose head waits is not asked here."""
 
-    held: Any = None
+    current = held = None
     thread_id = threading.get_ident()
 
     def hold_head(self, exchange: Any) -> None:

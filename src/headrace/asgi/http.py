@@ -364,11 +364,14 @@ class HTTPExchange:
         if self.own_fields is not None:
             self._engine.add_fields(self._stream_id, self.own_fields(self, headers))
         self._has_body = has_body
-        self._wants_trailers = message.get("trailers", False)
+        if "trailers" in message:
+            self._wants_trailers = message["trailers"]
         self.status = status
         self.response_headers = headers
         self.state = _HEAD_HELD
-        self._turn.hold_head(self)
+        turn = self._turn
+        if turn.current is not self:
+            turn.hold_head(self)
         return FINISHED
 
     def _send_body(self, data: bytes, more: bool) -> Awaitable[None]:
@@ -380,8 +383,6 @@ class HTTPExchange:
             data = bytes(memoryview(data))
         stream = self._stream
         size = len(data)
-        if self.state == _HEAD_HELD:
-            self._turn.held = None
         if self._has_body:
             if self._left is not None and (more or size != self._left):
                 self._count(size, more)

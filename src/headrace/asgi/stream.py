@@ -39,9 +39,9 @@ class Engine(Protocol):
 
 
 class Turn(Protocol):
-    """Knows the exchange whose head waits for its body."""
+    """Knows the exchanges whose heads wait for their bodies."""
 
-    held: Any
+    current: Any
 
     @property
     def thread_id(self) -> int:

@@ -87,7 +87,9 @@ class Turn:
 
     Attributes:
         thread_id: of the loop's thread.
-        held: the exchange whose head waits for its body. There is at most one: an application that lets
+        current: the exchange whose application was called last in this turn; its head is let go by whoever
+            comes when that waits. None outside of the calls of a turn.
+        held: another exchange whose head waits for its body. There is at most one: an application that lets
             another run has stopped to wait, and then its head goes.
         running: exchanges whose application has not returned; who starts one puts it there.
         on_idle: called when there is none any more; None while nobody waits for that.
@@ -96,7 +98,7 @@ class Turn:
     __slots__ = (
         "_answered", "_answered_since_s", "_context", "_count", "_is_flush_due", "_is_starting", "_loop",
         "_overwritten", "_own_left", "_ready", "_shares", "_slow_left", "_unflushed", "_unflushed_since_s",
-        "_variables", "held", "on_idle", "running", "thread_id",
+        "_variables", "current", "held", "on_idle", "running", "thread_id",
     )  # fmt: skip
 
     def __init__(
@@ -120,6 +122,7 @@ class Turn:
         self._is_flush_due = False
         self._unflushed: list[Flushable] = []
         self._unflushed_since_s = 0.0
+        self.current: HTTPExchange | None = None
         self.held: HTTPExchange | None = None
         self.running: set[HTTPExchange] = set()
         self.on_idle: Callable[[], object] | None = None
@@ -227,6 +230,7 @@ class Turn:
                     context=context,
                     eager_start=True,  # type: ignore[call-arg,unused-ignore]
                 )
+                self._let_current_go()
         finally:
             self._is_starting = False
         self._flush()
@@ -278,7 +282,7 @@ class Turn:
         holders = weak_holders = 0
         if self._shares:
             holders, weak_holders = sys.getrefcount(task), getweakrefcount(task)
-        running = self.running
+        running, overwritten = self.running, self._overwritten
         while ready:
             startable = ready.pop()
             exchange = startable.begin(task)
@@ -286,6 +290,8 @@ class Turn:
                 running.discard(startable)
                 self._tell_if_idle()
                 continue
+            if self._is_starting:
+                self.current = exchange
             try:
                 result: object = await exchange.application(exchange.scope, exchange.receive, exchange.send)  # type: ignore[func-returns-value]
             except BaseException as error:
@@ -310,16 +316,26 @@ class Turn:
             for variable, value in self._variables:
                 if context[variable] is not value:
                     return
-            for variable, value in self._overwritten:
+            if overwritten:
                 # As in a new task: what sets them may read them first, or fail before it sets them.
-                variable.set(value)
+                for variable, value in overwritten:
+                    variable.set(value)
 
     def _tell_if_idle(self) -> None:
         if self.on_idle is not None and not self.running:
             self.on_idle()
 
+    def _let_current_go(self) -> None:
+        """The application that was called last has returned, or waits: then its head goes."""
+        current = self.current
+        if current is not None:
+            self.current = None
+            if current.state == _HEAD_HELD:
+                current.flush_head()
+
     def _flush(self) -> None:
         self._is_flush_due = False
+        self._let_current_go()
         held = self.held
         if held is not None:
             self.held = None
