@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from headrace.asgi.response_state import ResponseState
 from headrace.server.turn import HAS_EAGER_TASKS, OWN_TASKS, Turn
 from live import LiveServer, eventually, respond
 
@@ -41,6 +42,7 @@ class FakeExchange:
     """Runs a body; notes what it found, and how it ended."""
 
     scope: Any = None
+    state = int(ResponseState.COMPLETE)
 
     def __init__(self, body: Body, ended: list[FakeExchange]) -> None:
         self._body = body

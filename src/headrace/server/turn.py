@@ -154,7 +154,7 @@ class Turn:
         """Send the exchange's head when its application waits, if no body has taken it along by then."""
         held = self.held
         if held is not None and held.state == _HEAD_HELD:
-            held.flush_head()
+            _send_head(held)
         self.held = exchange
         if not self._is_starting:
             self._ask_for_flush()
@@ -331,7 +331,7 @@ class Turn:
         if current is not None:
             self.current = None
             if current.state == _HEAD_HELD:
-                current.flush_head()
+                _send_head(current)
 
     def _flush(self) -> None:
         self._is_flush_due = False
@@ -340,7 +340,7 @@ class Turn:
         if held is not None:
             self.held = None
             if held.state == _HEAD_HELD:
-                held.flush_head()
+                _send_head(held)
         if self._answered:
             self._write_answered()
         unflushed = self._unflushed
@@ -352,6 +352,15 @@ class Turn:
         answered = self._answered
         self._answered = []
         _flush_all(answered)
+
+
+def _send_head(exchange: HTTPExchange) -> None:
+    try:
+        exchange.flush_head()
+    except Exception:
+        # Whoever comes here does it for others.
+        _logger.exception("A response cannot be begun, and is given up")
+        exchange.disconnect()
 
 
 def _flush_all(connections: Sequence[Writable]) -> None:
