@@ -357,7 +357,9 @@ class WebSocketSession(HTTPExchange):
             raise ASGIError(f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'.")
         if self._end is not None:
             return self._send_behind_the_end(kind)
-        code = message.get("code", NORMAL_CLOSURE)
+        code = message.get("code")
+        if code is None:
+            code = NORMAL_CLOSURE
         reason = message.get("reason") or ""
         try:
             channel.close(code, reason)

@@ -246,7 +246,7 @@ class WebSocketChannel:
         """Send a Close frame, tell the session, and wait for the client's.
 
         Raises:
-            LocalProtocolError: a code that may not be sent.
+            LocalProtocolError: a code that may not be sent, or something of a wrong type.
         """
         if self.engine.state is not _OPEN:
             return
@@ -266,6 +266,9 @@ class WebSocketChannel:
         if 0.0 < self._deadline <= now:
             self._on_deadline()
         if self.engine.state is not _OPEN or self._is_ending:
+            if not self._deadline:
+                # Whatever became of its end: nothing that ends may last.
+                self._deadline = self.runtime.deadline_in(CLOSE_TIMEOUT_S)
             return
         awake_s = self.runtime.awake_s
         if self.session.has_traffic:
