@@ -418,6 +418,30 @@ class TestLoss:
         assert received[2:] == [gone(1005)] * 2
         assert error_log.lines(30) == []
 
+    def test_more_than_the_queue_holds(self, serve: Serve, error_log: Records) -> None:
+        async def body(receive: Any, send: Any) -> None:
+            received.append(await receive())
+            await go.wait()
+            # Nothing is read while so much waits, so only a write finds out that the client is gone.
+            await send({"type": "websocket.send", "text": "are you there?"})
+            await gone_by.wait()
+            received.extend(await until_disconnect(receive))
+
+        go, gone_by = asyncio.Event(), asyncio.Event()
+        received: list[Any] = []
+        server = serve(accepted(body))
+        client = connect(server)
+        client.send(b"".join(frame(TEXT, b"%d" % number) for number in range(100)) + close_frame(1001))
+        eventually(lambda: received)
+        client.reset()
+        server.in_loop(go.set)
+        eventually(lambda: not server.server.runtime.connections)
+        server.in_loop(gone_by.set)
+        eventually(lambda: not server.server.runtime.running)
+        assert [message.get("text") for message in received] == [*map(str, range(100)), None]
+        assert received[-1] == gone(1001)
+        assert error_log.lines(30) == []
+
     def test_wakes_who_waits_in_send(self, serve: Serve, error_log: Records) -> None:
         async def body(receive: Any, send: Any) -> None:
             while True:

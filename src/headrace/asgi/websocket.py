@@ -184,6 +184,11 @@ class WebSocketSession(HTTPExchange):
             self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
             self._wake()
 
+    def replace_end(self, code: int, reason: str) -> None:
+        """Behind messages of a client that is gone stands its own end, which nobody has been told yet."""
+        self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self._wake()
+
     def disconnect(self) -> None:
         """The client is gone before the handshake was answered, or while it was refused."""
         super().disconnect()

@@ -180,13 +180,16 @@ class WebSocketChannel:
             self._update_reading()
 
     def lose(self) -> None:
-        """The connection or stream is gone."""
+        """The connection or stream is gone; what it has brought is still given to the application."""
         self._is_ending = True
         self.is_writable = True
         self._release_writers()
         if self._rate is not None and self._rate.timer is not None:
             self._rate.timer.cancel()
         self.session.is_disconnected = True
+        if not self.session.messages:
+            # Somebody may wait in ``receive``, as the rate was used up.
+            self._take_rest()
         # uvicorn's number for a loss without a Close frame.
         self.session.end(NO_STATUS)
 
@@ -240,7 +243,10 @@ class WebSocketChannel:
 
     def on_drained(self) -> None:
         """The application has taken all messages: take what the engine holds."""
-        self.take(b"")
+        if self._is_ending:
+            self._take_rest()
+        else:
+            self.take(b"")
 
     def close(self, code: int, reason: str) -> None:
         """Send a Close frame, tell the session, and wait for the client's.
@@ -306,6 +312,21 @@ class WebSocketChannel:
             self.session.end(event.error.close_code, str(event.error))
             _logger.debug("A WebSocket failed: %s", event.error)
             self._finish(lingers=True)
+
+    def _take_rest(self) -> None:
+        """Take what a client that is gone has sent before, by the queue's measure, and without a rate."""
+        session = self.session
+        engine = self.engine
+        while engine.has_unread and engine.state is _OPEN and not session.messages:
+            events = engine.receive_data(b"", self._settings.max_queue)
+            messages = [event for event in events if isinstance(event, (str, bytes))]
+            if messages:
+                session.feed_messages(messages)
+            for event in events:
+                if isinstance(event, CloseReceived):
+                    session.replace_end(event.code, event.reason)
+                elif isinstance(event, ConnectionFailed):
+                    session.replace_end(event.error.close_code, str(event.error))
 
     def _finish(self, lingers: bool) -> None:
         """Both Close frames are there, or the protocol is broken: end what carries it."""
