@@ -200,6 +200,27 @@ class TestSendTimeout:
         eventually(lambda: not server.server.runtime.connections)
         assert client.read_to_end()
 
+    def test_who_takes_nothing_and_sends_its_end(self, serve: Serve, monkeypatch: Any) -> None:
+        def is_full() -> bool:
+            if channel.transport.get_write_buffer_size():
+                return True
+            channel.engine.send_bytes(bytes(60_000))
+            channel.flush()
+            return False
+
+        monkeypatch.setattr("headrace.server.websocket_connection.LAST_WORDS_TIMEOUT_S", SHORT_S)
+        recorder = Recorder()
+        server = serve(recorder, ws_send_timeout=SHORT_S)
+        client = connect(server)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        channel = channel_of(server)
+        eventually(lambda: server.in_loop(is_full))
+        # Too little for the brake, and so for its timer.
+        assert channel.is_writable
+        client.half_close()
+        eventually(lambda: not server.server.runtime.connections)
+        assert recorder.last["code"] == 1005
+
     def test_who_reads_slowly_is_not(self, serve: Serve) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await receive()

@@ -287,10 +287,12 @@ class WebSocketChannel:
             self._ping(awake_s)
 
     def drain(self) -> None:
-        """The server stops: 1012 asks the client to come back."""
-        if self.engine.state is _OPEN and not self._is_ending:
-            self._stop(SERVICE_RESTART, "")
-            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+        """The server stops: 1012 asks the client to come back; a close under way is hurried."""
+        if self._is_ending:
+            return
+        self._stop(SERVICE_RESTART, "")
+        deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+        self._deadline = min(self._deadline or deadline, deadline)
 
     # Within
 

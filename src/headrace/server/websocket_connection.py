@@ -9,7 +9,7 @@ from headrace.asgi.websocket import WebSocketSession
 from headrace.protocol.websocket import WebSocketEngine
 from headrace.server.pieces import write_pieces
 from headrace.server.runtime import Runtime
-from headrace.server.websocket import WebSocketChannel
+from headrace.server.websocket import LAST_WORDS_TIMEOUT_S, WebSocketChannel
 from headrace.server.websocket_settings import WebSocketSettings
 
 
@@ -37,6 +37,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
         """The client sent its end; without a Close frame before it, it is lost."""
         if not self._is_ending:
             self.lose()
+            # The transport closes behind what is unwritten, which the client may never take.
+            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
