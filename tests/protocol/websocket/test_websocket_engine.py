@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from websocket_vectors import (
@@ -271,6 +272,42 @@ def test_a_frame_under_way_waits_too_when_no_messages_are_wanted() -> None:
     assert engine.receive_data(data[400:], 0) == []
     assert engine.receive_data(b"", 9) == [b"b" * 500, "c"]
     assert not engine.has_unread
+
+
+@pytest.mark.parametrize("max_messages", [0, 2])
+def test_control_frames_do_not_wait_for_who_takes_messages(max_messages: int) -> None:
+    engine = WebSocketEngine(100)
+    messages: list[Any] = ["m"] * max_messages
+    data = frame(TEXT, b"m") * max_messages + frame(PING, b"a") + frame(PONG, b"b") + frame(PING, b"c")
+    # Two of three bytes, then the third, of a ping's payload; no more messages are wanted by then.
+    ping = frame(PING, b"xyz")
+    assert engine.receive_data(data + ping[:-1], max_messages) == [*messages, PongReceived(b"b")]
+    assert not engine.has_unread
+    assert engine.receive_data(ping[-1:] + frame(PING, b"d") + frame(TEXT, b"e") + frame(PING), 0) == []
+    assert engine.has_unread
+    assert [payload for _, payload in frames_of(engine.data_to_send())] == [b"a", b"c", b"xyz", b"d"]
+    assert engine.receive_data(close(1001, b"ok"), 0) == []
+    assert engine.has_unread
+    assert engine.receive_data(b"", 1) == ["e", CloseReceived(1001, "ok")]
+    assert not engine.has_unread
+
+
+def test_a_close_behind_the_last_message_that_is_wanted() -> None:
+    engine = WebSocketEngine(100)
+    assert engine.receive_data(frame(TEXT, b"a") + close(1001) + FOREIGN, 1) == [
+        "a",
+        CloseReceived(1001, ""),
+    ]
+    assert not engine.has_unread
+
+
+def test_what_follows_in_a_frame_under_way_is_no_control_frame() -> None:
+    engine = WebSocketEngine(100)
+    data = frame(BINARY, b"\x88" * 50, mask=b"\x00\x00\x00\x00")
+    assert engine.receive_data(data[:20], 1) == []
+    assert engine.receive_data(data[20:], 0) == []
+    assert engine.has_unread
+    assert engine.receive_data(b"", 1) == [b"\x88" * 50]
 
 
 def test_a_failure_waits_for_its_turn() -> None:

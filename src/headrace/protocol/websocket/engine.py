@@ -62,8 +62,8 @@ class WebSocketEngine(FrameWriter):
 
     Attributes:
         has_others: the last call gave events that are no messages.
-        has_unread: bytes wait in the engine that may hold whole messages, because ``max_messages`` or
-            ``MAX_TAKEN_BYTES`` was reached. Until they are read no more should be received.
+        has_unread: the start of a data frame waits in the engine, and perhaps whole messages, because
+            ``max_messages`` or ``MAX_TAKEN_BYTES`` was reached. Until it is read no more should be received.
     """
 
     __slots__ = (
@@ -98,8 +98,9 @@ class WebSocketEngine(FrameWriter):
 
         Args:
             data: any bytes; none to go on with what is unread.
-            max_messages: so many events at most, and no more once their messages hold ``MAX_TAKEN_BYTES``;
-                what comes behind stays bytes, see ``has_unread``.
+            max_messages: so many at most, and no more once they hold ``MAX_TAKEN_BYTES``;
+                what comes behind stays bytes, see ``has_unread``. Only control frames are taken still, up to
+                the next data frame: a Close or a Ping does not wait for who takes messages.
 
         Returns:
             Events in order. After CloseReceived or ConnectionFailed the state is CLOSED, what follows is
@@ -132,6 +133,8 @@ class WebSocketEngine(FrameWriter):
                 position = self._take_frame(data, position, events)
                 if self._taken_bytes >= MAX_TAKEN_BYTES:
                     break
+            if position < size and self._payload is None:
+                position = self._take_controls(data, position, events)
         except RemoteProtocolError as error:
             return self._fail(error, events)
         except UnicodeDecodeError as error:
@@ -162,7 +165,7 @@ class WebSocketEngine(FrameWriter):
         if payload is None:
             self._is_holding = False
             return data, position
-        if max_messages < 1:
+        if max_messages < 1 and self._first & _OPCODE < _CLOSE:
             return data, position
         fresh = data[position : position + self._missing_bytes]
         payload += fresh
@@ -201,6 +204,17 @@ class WebSocketEngine(FrameWriter):
             else:
                 break
             position = end
+        return position
+
+    def _take_controls(self, data: bytes, position: int, events: list[Event]) -> int:
+        """Take the control frames that stand before the next data frame.
+
+        Returns:
+            Where that starts.
+        """
+        size = len(data)
+        while position < size and data[position] & _OPCODE >= _CLOSE:
+            position = self._take_frame(data, position, events)
         return position
 
     def _hold(self, data: bytes, position: int) -> None:
