@@ -225,8 +225,21 @@ class TestSendTimeout:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await send({"type": "websocket.accept"})
-            await send({"type": "websocket.send", "bytes": bytes(size)})
+            await send({"type": "websocket.send", "bytes": bytes(24 * MIB - 10)})
 
+        self.read_slowly(serve, application)
+
+    def test_nor_is_who_reads_slowly_what_several_tasks_send(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            message = {"type": "websocket.send", "bytes": bytes(2 * MIB - 10)}
+            await asyncio.gather(*(send(message) for _ in range(12)))
+
+        self.read_slowly(serve, application)
+
+    def read_slowly(self, serve: Serve, application: Any) -> None:
+        """Read frames of 24 MiB in all, slowly, and then the Close."""
         size = 24 * MIB
         server = serve(application, ws_send_timeout=4 * SHORT_S)
         client = connect(server)
@@ -237,5 +250,5 @@ class TestSendTimeout:
         for _ in range(11):
             client.read_exactly(2 * MIB)
             let_pass(server, SHORT_S)
-        client.read_exactly(size + 10 - 22 * MIB)
+        client.read_exactly(size - 22 * MIB)
         assert client.read_close() == (1000, "")

@@ -470,8 +470,8 @@ class WebSocketTunnel(WebSocketChannel):
         stream.engine.send_data(stream.stream_id, b"", True)
         stream.flush()
 
-    def _unwritten(self) -> int:
-        return self._stream.engine.queued_bytes(self._stream.stream_id)
+    def _taken(self) -> int:
+        return self._stream.engine.taken_bytes(self._stream.stream_id)
 
     def abort(self) -> None:
         """Reset the stream."""

@@ -91,8 +91,8 @@ class WebSocketChannel:
 
     __slots__ = (
         "_deadline", "_has_news", "_idle_due", "_is_ending", "_is_reading", "_ping_due", "_pong_due", "_rate",
-        "_settings", "_unwritten_bytes", "_writable", "engine", "is_flush_due", "is_writable", "runtime",
-        "session",
+        "_settings", "_stall_due", "_taken_bytes", "_writable", "engine", "is_flush_due", "is_writable",
+        "runtime", "session",
     )  # fmt: skip
 
     def __init__(
@@ -113,9 +113,11 @@ class WebSocketChannel:
         self._is_ending = False
         """Nothing more is read but the peer's end."""
         self._has_news = False
-        self._unwritten_bytes = 0
+        self._taken_bytes = 0
+        self._stall_due = 0.0
+        """For the peer to have taken more than ``_taken_bytes``."""
         self._deadline = 0.0
-        """For the end, or for the peer to take something; a time of ``runtime.now``."""
+        """For the end; a time of ``runtime.now``."""
         awake_s = runtime.awake_s
         self._ping_due = awake_s + settings.ping_interval_s if settings.ping_interval_s else 0.0
         self._pong_due = 0.0
@@ -138,7 +140,8 @@ class WebSocketChannel:
         """End it behind what is written; with ``lingers`` the peer still sends, and is left time to read."""
         raise NotImplementedError
 
-    def _unwritten(self) -> int:
+    def _taken(self) -> int:
+        """A number that grows by what the peer takes, and by nothing else, while the write brake is on."""
         raise NotImplementedError
 
     def abort(self) -> None:
@@ -196,16 +199,13 @@ class WebSocketChannel:
     def brake(self) -> None:
         """The transport, or the stream's window, takes no more for now."""
         self.is_writable = False
-        if not self._is_ending and self.engine.state is _OPEN:
-            self._unwritten_bytes = self._unwritten()
-            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
+        self._taken_bytes = self._taken()
+        self._wait_for_progress()
         self._update_reading()
 
     def release(self) -> None:
         """It takes more again."""
         self.is_writable = True
-        if not self._is_ending and self.engine.state is _OPEN:
-            self._deadline = 0.0
         self._release_writers()
         self._update_reading()
 
@@ -270,13 +270,15 @@ class WebSocketChannel:
     def on_sweep(self, now: float) -> None:
         """Act on what is due; times of the peer do not go on while our own loop is late."""
         if 0.0 < self._deadline <= now:
-            self._on_deadline()
+            self._cut()
         if self.engine.state is not _OPEN or self._is_ending:
             if not self._deadline:
                 # Whatever became of its end: nothing that ends may last.
                 self._deadline = self.runtime.deadline_in(CLOSE_TIMEOUT_S)
             return
         awake_s = self.runtime.awake_s
+        if not self.is_writable and not self._makes_progress(awake_s):
+            return
         if self.session.has_traffic:
             self.session.has_traffic = False
             if self._idle_due:
@@ -408,20 +410,25 @@ class WebSocketChannel:
                 self.flush()
                 self._pong_due = awake_s + timeout_s if timeout_s else 0.0
 
-    def _on_deadline(self) -> None:
+    def _cut(self) -> None:
         self._deadline = 0.0
-        if self._is_ending or self.engine.state is not _OPEN:
-            self.session.end(ABNORMAL_CLOSURE)
-            self.abort()
-            return
-        unwritten = self._unwritten()
-        if self.is_writable:
-            return
-        if unwritten < self._unwritten_bytes:
+        self.session.end(ABNORMAL_CLOSURE)
+        self.abort()
+
+    def _makes_progress(self, awake_s: float) -> bool:
+        """False when the client has taken nothing for too long, and is told so."""
+        taken = self._taken()
+        if taken > self._taken_bytes:
             # Slowly, but it takes something.
-            self._unwritten_bytes = unwritten
-            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
-            return
-        self._stop(TRY_AGAIN_LATER, "The client takes nothing of what is sent")
-        self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
-        self._release_writers()
+            self._taken_bytes = taken
+            self._wait_for_progress()
+        elif 0.0 < self._stall_due <= awake_s:
+            self._stop(TRY_AGAIN_LATER, "The client takes nothing of what is sent")
+            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+            self._release_writers()
+            return False
+        return True
+
+    def _wait_for_progress(self) -> None:
+        timeout_s = self._settings.send_timeout_s
+        self._stall_due = self.runtime.awake_s + self.runtime.sweep_s + timeout_s if timeout_s else 0.0

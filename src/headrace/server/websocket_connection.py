@@ -16,7 +16,7 @@ from headrace.server.websocket_settings import WebSocketSettings
 class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
     """An asyncio protocol; takes the transport over from the connection that read the handshake."""
 
-    __slots__ = ("transport",)
+    __slots__ = ("_given_bytes", "transport")
 
     def __init__(
         self,
@@ -28,6 +28,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
     ) -> None:
         super().__init__(runtime, settings, session, engine)
         self.transport = transport
+        self._given_bytes = 0
+        """To the transport, while the write brake was on."""
 
     # The transport's side
 
@@ -66,11 +68,19 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write bytes of the protocol."""
         if not self.transport.is_closing():
+            if not self.is_writable:
+                self._given_bytes += len(data)
             self.transport.write(data)
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
         if not self.transport.is_closing():
+            was_writable = self.is_writable
+            if not was_writable:
+                self._given_bytes += sum(map(len, pieces))
             write_pieces(self.transport, pieces)
+            if was_writable and not self.is_writable:
+                # The brake may have come with the first piece; the others were not counted.
+                self._taken_bytes = self._taken()
 
     def _set_reading(self, wanted: bool) -> None:
         if self.transport.is_closing():
@@ -89,8 +99,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
         else:
             transport.close()
 
-    def _unwritten(self) -> int:
-        return self.transport.get_write_buffer_size()
+    def _taken(self) -> int:
+        return self._given_bytes - self.transport.get_write_buffer_size()
 
     def abort(self) -> None:
         """Cut it."""
