@@ -109,7 +109,7 @@ class WebSocketSession(HTTPExchange):
     Attributes:
         handshake: what the client offered; the stream's to keep here.
         messages: that wait for the application, the oldest one last; those of the client as it sent them.
-        has_traffic: a message has gone either way since somebody last looked.
+        has_traffic: a message, or a part of one, has gone either way since somebody last looked.
     """
 
     is_recorded = False

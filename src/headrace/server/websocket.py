@@ -91,8 +91,8 @@ class WebSocketChannel:
 
     __slots__ = (
         "_deadline", "_has_news", "_idle_due", "_is_ending", "_is_reading", "_ping_due", "_pong_due", "_rate",
-        "_settings", "_stall_due", "_taken_bytes", "_writable", "engine", "is_flush_due", "is_writable",
-        "runtime", "session",
+        "_settings", "_stall_due", "_taken_bytes", "_under_way_bytes", "_writable", "engine", "is_flush_due",
+        "is_writable", "runtime", "session",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +122,8 @@ class WebSocketChannel:
         self._ping_due = awake_s + settings.ping_interval_s if settings.ping_interval_s else 0.0
         self._pong_due = 0.0
         self._idle_due = awake_s + settings.idle_timeout_s if settings.idle_timeout_s else 0.0
+        self._under_way_bytes = 0
+        """When ``on_sweep`` last looked; kept for the idle timeout alone."""
         self._rate = MessageRate(settings.max_rate, runtime.loop.time()) if settings.max_rate else None
 
     # What differs by what carries it
@@ -279,6 +281,9 @@ class WebSocketChannel:
         awake_s = self.runtime.awake_s
         if not self.is_writable and not self._makes_progress(awake_s):
             return
+        if self._idle_due and (under_way_bytes := self.engine.under_way_bytes) != self._under_way_bytes:
+            self._under_way_bytes = under_way_bytes
+            self.session.has_traffic = True
         if self.session.has_traffic:
             self.session.has_traffic = False
             if self._idle_due:
@@ -422,6 +427,7 @@ class WebSocketChannel:
             # Slowly, but it takes something.
             self._taken_bytes = taken
             self._wait_for_progress()
+            self.session.has_traffic = True
         elif 0.0 < self._stall_due <= awake_s:
             self._stop(TRY_AGAIN_LATER, "The client takes nothing of what is sent")
             self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)

@@ -93,6 +93,14 @@ class WebSocketEngine(FrameWriter):
         self._taken_bytes = 0
         """Size of the messages that this call has taken, but for those in line, which are short."""
 
+    @property
+    def under_way_bytes(self) -> int:
+        """What has come of a message that is not whole; control frames, and heads, do not count."""
+        message = self._message
+        payload = self._payload
+        size = 0 if message is None else len(message.data)
+        return size if payload is None or self._first & _OPCODE >= _CLOSE else size + len(payload)
+
     def receive_data(self, data: bytes, max_messages: int = 32) -> Sequence[Event]:
         """Take what the connection gave; nothing a peer sends makes it raise.
 
