@@ -167,7 +167,19 @@ class TestHandshake:
         fields = [*CONNECT, (b":path", b"/"), (b"sec-websocket-version", b"8")]
         client.unused_stream_id = 3
         client.send(headers_frame(1, fields, end_stream=False))
-        assert client.response(1).status == 400
+        refused = client.response(1)
+        assert (refused.status, refused.get("sec-websocket-version")) == (426, "13")
+        is_alive(client)
+
+    def test_protocol_is_no_list(self, serve: Serve) -> None:
+        client = connect(serve(Echo()))
+        fields = [
+            (name, b"foo, websocket" if name == b":protocol" else value)
+            for name, value in [*CONNECT, (b":path", b"/"), (b"sec-websocket-version", b"13")]
+        ]
+        client.unused_stream_id = 3
+        client.send(headers_frame(1, fields, end_stream=False))
+        assert client.response(1).status == 501
         is_alive(client)
 
     def test_switched_off(self, serve: Serve) -> None:
