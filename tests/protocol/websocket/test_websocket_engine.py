@@ -151,6 +151,33 @@ def test_empty_fragments_are_counted_by_message() -> None:
         assert engine.receive_data(frame(CONTINUATION, b"b")) == [b"ab"]
 
 
+def test_an_unfinished_compressed_message_costs_what_its_sender_sent() -> None:
+    engine = WebSocketEngine(16_000_000, agree())
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = compressor.compress(bytes(16_000_000)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    tracemalloc.start()
+    assert engine.receive_data(frame(BINARY, data[:100], fin=False, rsv=4)) == []
+    assert engine.receive_data(frame(CONTINUATION, data[100:], fin=False)) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) < 20_000
+    assert peak < 200_000
+    assert engine.under_way_bytes == len(data)
+    assert engine.receive_data(frame(CONTINUATION)) == [bytes(16_000_000)]
+    assert engine.under_way_bytes == 0
+
+
+def test_a_compressed_message_whose_fragments_are_longer_than_its_data() -> None:
+    engine = WebSocketEngine(300, agree())
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    parts = [compressor.compress(b"%d" % (n % 7)) + compressor.flush(zlib.Z_SYNC_FLUSH) for n in range(300)]
+    assert sum(map(len, parts)) > 4 * 300
+    assert engine.receive_data(frame(TEXT, parts[0], fin=False, rsv=4)) == []
+    for part in parts[1:]:
+        assert engine.receive_data(frame(CONTINUATION, part, fin=False)) == []
+    assert engine.receive_data(frame(CONTINUATION)) == ["".join(str(n % 7) for n in range(300))]
+
+
 def test_a_message_in_many_fragments_needs_only_its_size() -> None:
     engine = WebSocketEngine(200_000)
     part = frame(CONTINUATION, b"ab", fin=False) * 1000

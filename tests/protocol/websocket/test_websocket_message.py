@@ -51,10 +51,10 @@ def test_binary_is_not_checked() -> None:
 def test_empty_fragments_of_a_compressed_message() -> None:
     message = FragmentedMessage(True, True)
     for _ in range(MAX_EMPTY_COMPRESSED_FRAGMENTS):
-        message.add(b"")
-    message.add(b"a")
+        message.hold(b"")
+    message.hold(b"a")
     with pytest.raises(RemoteProtocolError, match="empty fragments") as caught:
-        message.add(b"")
+        message.hold(b"")
     assert caught.value.close_code == 1008
 
 

@@ -98,7 +98,7 @@ class WebSocketEngine(FrameWriter):
         """What has come of a message that is not whole; control frames, and heads, do not count."""
         message = self._message
         payload = self._payload
-        size = 0 if message is None else len(message.data)
+        size = 0 if message is None else len(message.data) + len(message.held)
         return size if payload is None or self._first & _OPCODE >= _CLOSE else size + len(payload)
 
     def receive_data(self, data: bytes, max_messages: int = 32) -> Sequence[Event]:
@@ -305,13 +305,21 @@ class WebSocketEngine(FrameWriter):
             return
         message = self._message
         is_last = first >= _FIN
+        if message is None and not is_last:
+            message = self._message = FragmentedMessage(opcode == _TEXT, bool(first & _RSV1))
         if first & _RSV1 or (message is not None and message.is_compressed):
             assert self._deflate is not None, "RSV1 is refused without an agreement"
-            collected = 0 if message is None else len(message.data)
+            collected = 0
+            if message is not None:
+                message.hold(payload)
+                if not is_last and len(message.held) <= self._max_message_bytes:
+                    return
+                # It is whole, or its sender has spent as much as decompressing it can cost.
+                payload = message.release()
+                collected = len(message.data)
             payload = self._deflate.decompress(payload, is_last, self._max_message_bytes - collected)
         if not is_last:
-            if message is None:
-                message = self._message = FragmentedMessage(opcode == _TEXT, bool(first & _RSV1))
+            assert message is not None
             message.add(payload)
             return
         whole: str | bytes
