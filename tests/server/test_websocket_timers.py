@@ -261,6 +261,22 @@ class TestSendTimeout:
         eventually(lambda: not server.server.runtime.connections)
         assert client.read_to_end()
 
+    def test_little_that_a_client_takes_is_seen(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": bytes(24 * MIB)})
+
+        server = serve(application)
+        client = connect(server)
+        channel = channel_of(server)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        eventually(lambda: not channel.is_writable)
+        before = server.in_loop(channel._taken)
+        # The kernel holds megabytes, and asks for more when a third of them is gone.
+        client.read_exactly(400_000)
+        eventually(lambda: server.in_loop(channel._taken) > before)
+
     def test_who_takes_nothing_and_sends_its_end(self, serve: Serve, monkeypatch: Any) -> None:
         def is_full() -> bool:
             if channel.transport.get_write_buffer_size():

@@ -9,6 +9,7 @@ from headrace.asgi.websocket import WebSocketSession
 from headrace.protocol.websocket import WebSocketEngine
 from headrace.server.pieces import write_pieces
 from headrace.server.runtime import Runtime
+from headrace.server.unacknowledged import unacknowledged_bytes
 from headrace.server.websocket import LAST_WORDS_TIMEOUT_S, WebSocketChannel
 from headrace.server.websocket_settings import WebSocketSettings
 
@@ -100,7 +101,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
             transport.close()
 
     def _taken(self) -> int:
-        return self._given_bytes - self.transport.get_write_buffer_size()
+        waiting_bytes = self.transport.get_write_buffer_size() + unacknowledged_bytes(self.transport)
+        return self._given_bytes - waiting_bytes
 
     def abort(self) -> None:
         """Cut it."""
