@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.server.websocket import MessageRate
+from headrace.server.message_rate import MessageRate
 from live import MIB, LiveServer, Records, eventually, respond
 from websocket_client import (
     BINARY,
