@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+import threading
+import warnings
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import asgiref.sync
 import pytest
 
 from headrace.asgi.http import HTTPExchange
@@ -54,7 +58,8 @@ class FakeTurn:
     """Records whose head waits."""
 
     def __init__(self) -> None:
-        self.held: Any = None
+        self.current = self.held = None
+        self.thread_id = threading.get_ident()
 
     def hold_head(self, exchange: Any) -> None:
         self.held = exchange
@@ -95,6 +100,12 @@ class FakeStream:
 
     def abort(self) -> None:
         self.told.append("abort")
+
+
+def in_a_thread(function: Callable[[], Any]) -> Any:
+    """What a function gives that another thread calls."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(function).result()
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -385,3 +396,24 @@ def test_event_stream_is_recognised() -> None:
     assert not exchange.is_event_stream
     exchange.flush_head()
     assert exchange.is_event_stream
+
+
+def test_what_a_thread_sends_is_sent_where_it_is_awaited() -> None:
+    """asgiref calls ``send`` in its thread, and awaits what it gives in the loop."""
+    exchange, stream = exchange_for()
+    start = in_a_thread(lambda: exchange.send({"type": "http.response.start", "status": 200}))
+    assert exchange.state == ResponseState.EXPECT_START
+    run(start)
+    assert exchange.state == ResponseState.HEAD_HELD
+    body = in_a_thread(lambda: exchange.send({"type": "http.response.body", "body": b"x"}))
+    assert stream.told == []
+    run(body)
+    assert stream.told == ["complete"]
+
+
+def test_send_passes_for_a_coroutine_function() -> None:
+    exchange, _ = exchange_for()
+    assert asgiref.sync.iscoroutinefunction(exchange.send)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asgiref.sync.async_to_sync(exchange.send)

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -61,7 +63,8 @@ class FakeEngine:
 class FakeTurn:
     """Whose head waits is not asked here."""
 
-    held: Any = None
+    current = held = None
+    thread_id = threading.get_ident()
 
     def hold_head(self, exchange: Any) -> None:
         self.held = exchange
@@ -99,6 +102,9 @@ class FakeChannel:
     def finish(self, exchange: Any, is_small: bool) -> None:
         self.flush()
         self.on_response_complete(exchange)
+
+    def write_if_late(self) -> None:
+        self.told.append("write if late")
 
     def flush_later(self) -> None:
         self.is_flush_due = True
@@ -386,7 +392,7 @@ class TestSend:
         for message in (TEXT, {"type": "websocket.send", "bytes": b"x", "text": None}, TEXT):
             run(session.send(message))
         assert channel.engine.calls == ["hello", b"x", "hello"]
-        assert channel.told == ["flush later"]
+        assert channel.told == ["flush later", "write if late", "write if late"]
         assert session.has_traffic
 
     @pytest.mark.parametrize(
@@ -510,3 +516,12 @@ class TestEnd:
         asyncio.run(main())
         assert channel.told == [("close", 1001, "")]
         assert receive_all(session)[-1]["code"] == 1001
+
+
+def test_what_a_thread_sends_is_sent_where_it_is_awaited() -> None:
+    session, channel = opened()
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(session.send, TEXT).result()
+    assert channel.engine.calls == []
+    run(sent)
+    assert channel.engine.calls == ["hello"]

@@ -261,6 +261,14 @@ class TestWSProto:
         assert client.read() == Pong(b"p")
         assert [client.read_message(), client.read_message()] == ["é!", b"next"]
 
+    def test_compressed_fragments_that_are_mostly_empty(self, serve: Serve) -> None:
+        # wsproto does not flush its compressor between fragments: nearly all of these come empty.
+        client = WSProto(serve(Recorder()), extensions=[PerMessageDeflate()])
+        assert isinstance(client.read(), AcceptConnection)
+        line = b"2026-11-25 22:00:00 INFO worker-1 request served in 12 ms path=/api/v1/items\n" * 13
+        client.send(*(BytesMessage(line, message_finished=number == 2999) for number in range(3000)))
+        assert client.read_message() == line * 3000
+
     def test_close(self, serve: Serve) -> None:
         recorder = Recorder()
         client = WSProto(serve(recorder))

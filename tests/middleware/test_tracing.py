@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import subprocess
 import sys
@@ -251,6 +252,19 @@ def test_inside_of_another_layers_span() -> None:
     assert scope["headrace.span"].span_id == provided.spans["outer"].context.span_id
     assert scope["headrace.span"].is_sampled
     assert not scope["headrace.span"].is_recorded
+
+
+def test_a_request_that_cannot_be_traced_has_no_other_requests_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    tracer = start_tracing(anything)
+    scope = make_scope()
+
+    def check() -> None:
+        tracer.begin(make_scope())
+        span = tracer.on_fault(scope)
+        assert trace.get_current_span() is span is scope["headrace.span"]
+
+    contextvars.copy_context().run(check)
 
 
 def test_a_wrong_variable_is_an_error_of_each_request_and_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What a client gets, and the log says, when the application does not keep to ASGI."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from headrace.asgi.http import HTTPExchange
 from live import PATIENCE_S, LiveServer, eventually, read_body, respond
 
 Serve = Callable[..., LiveServer]
@@ -32,6 +34,91 @@ def sends(*messages: Any, then: BaseException | None = None) -> Any:
 
 def start(**changes: Any) -> dict[str, Any]:
     return START | changes
+
+
+class NeverEnds:
+    """Sends for ever and looks at nothing else; who asks for ``/`` is answered."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/":
+            await respond(send, b"hello")
+            return
+        await send(START)
+        while True:
+            await send({**PIECE, "body": bytes(65_536)})
+            self.pieces += 1
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_one_that_sends_for_ever_to_nobody_holds_up_no_other(serve: Serve, is_reset: bool) -> None:
+    application = NeverEnds()
+    server = serve(application, timeout_graceful_shutdown=0)
+    client = server.connect()
+    client.send(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.read_until(b"\r\n\r\n")
+    eventually(lambda: not all(one.is_writable for one in server.server.runtime.connections))
+    client.reset() if is_reset else client.close()
+    pieces = application.pieces
+    # It goes on, and nobody tells it; but others are served beside it.
+    eventually(lambda: application.pieces > pieces + 100)
+    assert server.connect().request().body == b"hello"
+
+
+def test_starlettes_stream_ends_when_its_client_leaves_in_the_middle(serve: Serve) -> None:
+    ended = []
+
+    async def endless() -> Any:
+        while True:
+            yield bytes(65_536)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await StreamingResponse(endless())(scope, receive, send)
+        ended.append(True)
+
+    server = serve(application)
+    client = server.connect()
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.read_until(b"\r\n\r\n")
+    eventually(lambda: not all(one.is_writable for one in server.server.runtime.connections))
+    client.close()
+    eventually(lambda: ended)
+
+
+def exchanges() -> set[int]:
+    """Those that are alive."""
+    return {id(one) for one in gc.get_objects() if type(one) is HTTPExchange}
+
+
+def test_failed_requests_leave_nothing_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even until the collector of garbage comes by: each may have had a large body."""
+    # Who captures records keeps the errors in them.
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "disabled", True)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/waits":
+            await asyncio.sleep(0)
+        raise LookupError("on purpose")
+
+    for access_log in (True, False):
+        server = serve(application, access_log=access_log)
+        client = server.connect()
+        assert client.request("/waits").status == 500
+        gc.collect()
+        # Other tests' may be held somewhere.
+        before = exchanges()
+        gc.disable()
+        try:
+            for target in ("/", "/waits") * 5:
+                client = server.connect()
+                assert client.request(target).status == 500
+                client.close()
+            eventually(lambda server=server: server.in_loop(lambda: not server.server.runtime.connections))
+            eventually(lambda before=before: exchanges() <= before)
+        finally:
+            gc.enable()
 
 
 def length(count: int) -> dict[str, Any]:

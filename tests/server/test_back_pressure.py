@@ -1,7 +1,10 @@
 """Memory stays bounded whichever side is slow."""
 
 import asyncio
+import contextvars
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +50,28 @@ def test_reader_that_stops(spawn: Spawn, loop: str) -> None:
         assert len(process.connect().request().body) == 2 * MIB
     assert process.memory_bytes() - before < GROWTH_BYTES
     assert "far too far\n" not in process.out
+
+
+def test_context_of_a_request_whose_reading_paused_ends_with_it(serve: Serve) -> None:
+    """asyncio's loop keeps the context in which it was told to read on."""
+    held = contextvars.ContextVar("held")
+    kept = []
+
+    class Value:
+        pass
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        value = Value()
+        kept.append(weakref.ref(value))
+        held.set(value)
+        del value
+        while (await receive())["more_body"]:
+            pass
+        await respond(send, b"")
+
+    client = serve(application).connect()
+    assert client.request("/", method="POST", body=bytes(4 * MIB)).status == 200
+    eventually(lambda: gc.collect() + 1 and kept[0]() is None)
 
 
 def test_fast_uploader_and_slow_application(serve: Serve) -> None:

@@ -167,7 +167,19 @@ class TestHandshake:
         fields = [*CONNECT, (b":path", b"/"), (b"sec-websocket-version", b"8")]
         client.unused_stream_id = 3
         client.send(headers_frame(1, fields, end_stream=False))
-        assert client.response(1).status == 400
+        refused = client.response(1)
+        assert (refused.status, refused.get("sec-websocket-version")) == (426, "13")
+        is_alive(client)
+
+    def test_protocol_is_no_list(self, serve: Serve) -> None:
+        client = connect(serve(Echo()))
+        fields = [
+            (name, b"foo, websocket" if name == b":protocol" else value)
+            for name, value in [*CONNECT, (b":path", b"/"), (b"sec-websocket-version", b"13")]
+        ]
+        client.unused_stream_id = 3
+        client.send(headers_frame(1, fields, end_stream=False))
+        assert client.response(1).status == 501
         is_alive(client)
 
     def test_switched_off(self, serve: Serve) -> None:
@@ -358,6 +370,66 @@ class TestEnd:
         eventually(lambda: not server.server.runtime.running)
         if how != "connection":
             is_alive(client)
+
+    @pytest.mark.parametrize("ends", ["close", "nothing", "broken"])
+    @pytest.mark.parametrize("how", ["reset", "connection"])
+    def test_lost_behind_more_than_the_queue_holds(self, serve: Serve, how: str, ends: str) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await go.wait()
+            try:
+                await send({"type": "websocket.send", "text": "late"})
+            except OSError:
+                received.append("refused")
+            while True:
+                received.append(await receive())
+                if received[-1]["type"] == "websocket.disconnect":
+                    break
+            received.append(await receive())
+
+        go = asyncio.Event()
+        received: list[Any] = []
+        server = serve(application)
+        client = connect(server)
+        tunnel = Tunnel(client)
+        peer = Connection(ConnectionType.CLIENT)
+        data = b"".join(peer.send(TextMessage(f"{number}")) for number in range(100))
+        data += {"close": peer.send(CloseConnection(4001, "bye")), "nothing": b"", "broken": b"\xff\xff"}[
+            ends
+        ]
+        client.send_body(tunnel.stream_id, data, end_stream=False)
+        if how == "reset":
+            client.send(reset_frame(tunnel.stream_id))
+            client.round_trip()
+        else:
+            client.close()
+            eventually(lambda: not server.server.runtime.connections)
+        server.in_loop(go.set)
+        eventually(lambda: not server.server.runtime.running)
+        assert received[0] == "refused"
+        assert [message.get("text") for message in received[1:101]] == [*map(str, range(100))]
+        code = {"close": 4001, "nothing": 1005, "broken": 1002}[ends]
+        assert [message["code"] for message in received[101:]] == [code, code]
+
+    def test_lost_while_the_rate_holds_messages_back(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            while not received or received[-1]["type"] != "websocket.disconnect":
+                received.append(await receive())
+
+        received: list[Any] = []
+        client = connect(serve(application, ws_max_rate=1.0))
+        tunnel = Tunnel(client)
+        peer = Connection(ConnectionType.CLIENT)
+        data = b"".join(peer.send(TextMessage(f"{number}")) for number in range(50))
+        client.send_body(tunnel.stream_id, data + peer.send(CloseConnection(4001)), end_stream=False)
+        eventually(lambda: received)
+        client.send(reset_frame(tunnel.stream_id))
+        eventually(lambda: len(received) == 51)
+        assert [message.get("text") for message in received] == [*map(str, range(50)), None]
+        assert received[-1]["code"] == 4001
 
     def test_server_stops(self, serve: Serve) -> None:
         application = Echo()

@@ -1,8 +1,11 @@
 """``http.response.pathsend``: files by sendfile and by copy, and clients that leave in the middle."""
 
+import asyncio
+import contextlib
 import logging
 import os
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from live import MIB, SHORT_S, LiveServer, eventually
+from live import MIB, PATIENCE_S, SHORT_S, LiveServer, eventually
 
 Serve = Callable[..., LiveServer]
 
@@ -143,3 +146,34 @@ def test_file_that_shrinks_is_cut(serve: Serve, tmp_path: Path, error_log: Any) 
     os.truncate(path, 0)
     assert len(client.read_to_end()) < len(LARGE) * 4
     assert error_log.lines(logging.ERROR)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"type": "http.response.pathsend"},
+        {"type": "http.response.body", "body": bytes(len(LARGE))},
+        {"type": "http.response.body", "body": b""},
+    ],
+)
+@pytest.mark.parametrize("has_length", [True, False])
+def test_nothing_follows_a_file_whose_sending_was_given_up(
+    serve: Serve, large: Path, then: dict[str, Any], has_length: bool
+) -> None:
+    given_up = threading.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        headers = [with_length(large)] if has_length else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(send({"type": "http.response.pathsend", "path": str(large)}), SHORT_S)
+        given_up.set()
+        await send({"path": str(large), **then})
+
+    client = serve(application).connect()
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.read_until(b"\r\n\r\n")
+    assert given_up.wait(PATIENCE_S)
+    taken = client.read_to_end()
+    assert len(taken) < len(LARGE)
+    assert not taken.endswith(b"0\r\n\r\n")

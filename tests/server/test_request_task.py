@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from headrace.asgi.response_state import ResponseState
 from headrace.server.turn import HAS_EAGER_TASKS, OWN_TASKS, Turn
 from live import LiveServer, eventually, respond
 
@@ -41,6 +42,7 @@ class FakeExchange:
     """Runs a body; notes what it found, and how it ended."""
 
     scope: Any = None
+    state = int(ResponseState.COMPLETE)
 
     def __init__(self, body: Body, ended: list[FakeExchange]) -> None:
         self._body = body
@@ -275,6 +277,59 @@ def test_one_that_waits_does_not_hold_the_others() -> None:
         return left
 
     assert asyncio.run(main()) == 0
+
+
+def test_variables_that_the_stack_sets_begin_anew() -> None:
+    """A layer that fails before it sets its own must not leave the one of the request before."""
+    seen: list[str] = []
+
+    async def set_ours() -> None:
+        seen.append(OURS.get())
+        OURS.set("mine")
+
+    assert Served(*[set_ours] * 3, overwritten=[(OURS, "-")]).tasks == 1
+    assert seen == ["-"] * 3
+
+
+def test_names_of_tasks_tell_requests_apart(serve: Serve) -> None:
+    go = asyncio.Event()
+    names: list[set[str]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        first = task.get_name()
+        if scope["path"] == "/wait":
+            await go.wait()
+        names.append({first, task.get_name()})
+        await respond(send, b"")
+
+    server = serve(application)
+    waiting = server.connect()
+    waiting.send(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n")
+    for _ in range(3):
+        server.connect().request()
+    server.in_loop(go.set)
+    waiting.read_response()
+    assert len(names) == 4
+    assert [len(of_one) for of_one in names] == [1] * 4
+    assert len(set.union(*names)) == 4
+
+
+@pytest.mark.skipif(HAS_EAGER_TASKS, reason="a task that starts eagerly has begun")
+def test_one_alone_is_served_when_somebody_cancels_all_tasks() -> None:
+    async def main() -> list[FakeExchange]:
+        turn = CountingTurn(())
+        turn._own_left = 3
+        ended: list[FakeExchange] = []
+        turn.start_all(cast("Any", [FakeExchange(leave_nothing, ended) for _ in range(3)]))
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        while len(ended) < 3:
+            await asyncio.sleep(0)
+        return ended
+
+    assert len(asyncio.run(main())) == 3
 
 
 def test_variables_that_the_stack_sets_may_differ() -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from headrace.server import turn as turn_module
 from headrace.server.turn import BATCH, SLOW_RESPONSES, SLOW_S, Turn
 from live import LiveServer, respond
 
@@ -16,9 +17,14 @@ class FakeConnection:
     """Counts its writes."""
 
     def __init__(self, fault: Exception | None = None) -> None:
-        self.writes = 0
+        self.writes = self.early_writes = 0
         self.is_cut = False
         self._fault = fault
+
+    def write_early(self) -> None:
+        self.early_writes += 1
+        if self._fault is not None:
+            raise self._fault
 
     def flush(self) -> None:
         self.writes += 1
@@ -63,6 +69,53 @@ def test_answers_of_a_turn_are_written_at_its_end() -> None:
         assert [connection.writes for connection in connections] == [0, 0, 0]
         await asyncio.sleep(0)
         assert [connection.writes for connection in connections] == [1, 1, 1]
+
+    in_loop(check)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The turn's clock: its only item."""
+    now_s = [5.0]
+    monkeypatch.setattr(turn_module, "monotonic", lambda: now_s[0])
+    return now_s
+
+
+def test_second_answer_behind_a_slow_application_takes_the_first_along(clock: list[float]) -> None:
+    async def check(turn: Turn) -> None:
+        connections = [FakeConnection() for _ in range(3)]
+        others(turn, 5)
+        turn.write(connections[0])
+        clock[0] += SLOW_S
+        turn.write(connections[1])
+        assert [connection.writes for connection in connections] == [1, 1, 0]
+        turn.write(connections[2])
+        assert connections[2].writes == 1
+
+    in_loop(check)
+
+
+def test_what_waits_for_the_end_of_a_turn_is_written_early_when_that_is_far(clock: list[float]) -> None:
+    async def check(turn: Turn) -> None:
+        connections = [FakeConnection(ValueError("odd")), FakeConnection(), FakeConnection()]
+        turn.flush_later(connections[0])
+        clock[0] += 0.9 * SLOW_S
+        turn.flush_later(connections[1])
+        turn.write_if_late()
+        assert [connection.early_writes for connection in connections] == [0, 0, 0]
+        clock[0] += 0.2 * SLOW_S
+        turn.flush_later(connections[2])
+        assert [connection.early_writes for connection in connections] == [1, 1, 1]
+        assert [connection.is_cut for connection in connections] == [True, False, False]
+        turn.write_if_late()
+        assert connections[1].early_writes == 1
+        clock[0] += SLOW_S
+        turn.write_if_late()
+        assert connections[1].early_writes == 2
+        # What comes of it has its time at the end of the turn.
+        assert connections[1].writes == 0
+        await asyncio.sleep(0)
+        assert connections[1].writes == 1
 
     in_loop(check)
 

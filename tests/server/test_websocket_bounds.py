@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from headrace.server.websocket import MessageRate
+from headrace.server.message_rate import MessageRate
 from live import MIB, LiveServer, Records, eventually, respond
 from websocket_client import (
     BINARY,
     CLOSE,
     DEFLATE,
     PING,
+    PONG,
     TEXT,
     Recorder,
     WebSocketClient,
@@ -205,6 +206,33 @@ class TestRate:
         assert client.is_ended()
         texts = [message for message in recorder.received if message["type"] == "websocket.receive"]
         assert len(texts) <= 3
+
+    @pytest.mark.parametrize("cut", [0, 4])
+    def test_who_keeps_it_and_closes_is_not_closed_for_it(self, serve: Serve, cut: int) -> None:
+        held = Held()
+        held.go.set()
+        client = connect(serve(held, ws_max_rate=5.0, ws_rate_action="close"))
+        data = frame(TEXT, b"a") * 5 + frame(PING, b"p") + close_frame(1000, b"bye")
+        # The Close whole, or in a segment of its own from some byte on.
+        client.send(data[: len(data) - cut])
+        assert client.read_frame() == (PONG, b"p")
+        client.send(data[len(data) - cut :])
+        assert client.read_close() == (1000, "")
+        assert client.is_ended()
+        eventually(lambda: len(held.received) == 6)
+        assert [message.get("text") for message in held.received] == ["a"] * 5 + [None]
+        assert held.received[-1]["reason"] == "bye"
+
+    def test_control_frames_do_not_wait_for_it(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(MessageRate, "wait_s", 1000.0)
+        recorder = Recorder()
+        client = connect(serve(recorder, ws_max_rate=1.0))
+        client.send(frame(TEXT, b"a") + frame(PING, b"p"))
+        assert sorted(client.read_frame() for _ in range(2)) == [(TEXT, b"a"), (PONG, b"p")]
+        client.send(frame(PING, b"q") + close_frame(1001))
+        assert client.read_frame() == (PONG, b"q")
+        assert client.read_close() == (1001, "")
+        assert eventually(lambda: recorder.received[2:])[0]["code"] == 1001
 
     def test_below_it_nothing_happens(self, serve: Serve) -> None:
         client = connect(serve(Recorder(), ws_max_rate=1000.0, ws_rate_action="close"))

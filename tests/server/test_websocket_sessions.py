@@ -128,6 +128,10 @@ class TestMessages:
             {"type": "websocket.close", "code": 1015},
             {"type": "websocket.close", "code": 2999},
             {"type": "websocket.close", "code": 5000},
+            {"type": "websocket.close", "code": 1008.0},
+            {"type": "websocket.close", "code": "1008"},
+            {"type": "websocket.close", "code": 1008, "reason": ValueError("bad token")},
+            {"type": "websocket.close", "code": 1008, "reason": b"bytes"},
         ],
     )
     def test_what_may_not(self, serve: Serve, message: Any) -> None:
@@ -243,6 +247,7 @@ class TestClosedByTheApplication:
         ("message", "code", "reason"),
         [
             ({}, 1000, ""),
+            ({"code": None, "reason": None}, 1000, ""),
             ({"code": 4001, "reason": "bye"}, 4001, "bye"),
             ({"code": 1012, "reason": None}, 1012, ""),
             ({"code": 1005, "reason": "dropped"}, None, ""),
@@ -262,7 +267,7 @@ class TestClosedByTheApplication:
         client.send_close(code)
         assert client.is_ended()
         assert received[0]["type"] == "websocket.disconnect"
-        assert received[0]["code"] == message.get("code", 1000)
+        assert received[0]["code"] == (message.get("code") or 1000)
 
     def test_what_was_sent_before_it_arrives(self, serve: Serve) -> None:
         async def body(receive: Any, send: Any) -> None:
@@ -329,6 +334,31 @@ class TestClosedByTheApplication:
         client.send_text("I do not listen")
         assert client.is_ended()
 
+    def test_a_reason_of_another_type_ends_it_all_the_same(self, serve: Serve, error_log: Records) -> None:
+        async def body(receive: Any, send: Any) -> None:
+            await send({"type": "websocket.close", "code": 1008, "reason": ValueError("bad token")})
+
+        client = connect(serve(accepted(body)))
+        assert client.read_close() == (1011, "")
+        client.send_close(1011)
+        assert client.is_ended()
+        (record,) = [record for record in error_log.records if record.exc_info]
+        assert "A close reason is a str" in str(record.exc_info[1])  # type: ignore[index]
+
+    def test_an_end_without_a_deadline_gets_one(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("headrace.server.websocket.CLOSE_TIMEOUT_S", 1000.0)
+
+        async def body(receive: Any, send: Any) -> None:
+            await send({"type": "websocket.close"})
+
+        server = serve(accepted(body), ws_send_timeout=SHORT_S)
+        client = connect(server)
+        assert client.read_close() == (1000, "")
+        (channel,) = server.in_loop(lambda: list(server.server.runtime.connections))
+        monkeypatch.setattr("headrace.server.websocket.CLOSE_TIMEOUT_S", SHORT_S)
+        server.in_loop(lambda: setattr(channel, "_deadline", 0.0))
+        assert client.is_ended()
+
 
 class TestEndOfTheApplication:
     def test_returns(self, serve: Serve, error_log: Records) -> None:
@@ -386,6 +416,30 @@ class TestLoss:
         eventually(lambda: not server.server.runtime.running)
         assert [message.get("text") for message in received] == ["a", "b", None, None]
         assert received[2:] == [gone(1005)] * 2
+        assert error_log.lines(30) == []
+
+    def test_more_than_the_queue_holds(self, serve: Serve, error_log: Records) -> None:
+        async def body(receive: Any, send: Any) -> None:
+            received.append(await receive())
+            await go.wait()
+            # Nothing is read while so much waits, so only a write finds out that the client is gone.
+            await send({"type": "websocket.send", "text": "are you there?"})
+            await gone_by.wait()
+            received.extend(await until_disconnect(receive))
+
+        go, gone_by = asyncio.Event(), asyncio.Event()
+        received: list[Any] = []
+        server = serve(accepted(body))
+        client = connect(server)
+        client.send(b"".join(frame(TEXT, b"%d" % number) for number in range(100)) + close_frame(1001))
+        eventually(lambda: received)
+        client.reset()
+        server.in_loop(go.set)
+        eventually(lambda: not server.server.runtime.connections)
+        server.in_loop(gone_by.set)
+        eventually(lambda: not server.server.runtime.running)
+        assert [message.get("text") for message in received] == [*map(str, range(100)), None]
+        assert received[-1] == gone(1001)
         assert error_log.lines(30) == []
 
     def test_wakes_who_waits_in_send(self, serve: Serve, error_log: Records) -> None:

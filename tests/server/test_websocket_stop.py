@@ -3,6 +3,7 @@
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,22 @@ def test_client_that_does_not_answer(loop_name: str, monkeypatch: pytest.MonkeyP
         server.stop()
         assert client.read_close() == (1012, "")
     assert recorder.last == {"type": "websocket.disconnect", "code": 1012, "reason": ""}
+
+
+def test_client_that_has_not_answered_a_close_before(loop_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4000})
+
+    monkeypatch.setattr("headrace.server.websocket.CLOSE_TIMEOUT_S", 600.0)
+    server = LiveServer(application, loop_name, timeout_graceful_shutdown=600.0)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.server.port)) as sock:
+        client = WebSocketClient(Client(sock))
+        assert client.read_close() == (4000, "")
+        server.stop()
+        assert client.is_ended()
 
 
 @loops

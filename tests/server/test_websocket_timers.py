@@ -7,9 +7,22 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from headrace.errors import ClientDisconnected
 from live import MIB, SHORT_S, LiveServer, eventually
-from websocket_client import BINARY, CLOSE, PING, PONG, TEXT, Recorder, WebSocketClient, connect, frame
+from websocket_client import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Recorder,
+    WebSocketClient,
+    connect,
+    frame,
+)
 
 Serve = Callable[..., LiveServer]
 
@@ -55,6 +68,21 @@ def answer_pings_until(client: WebSocketClient, text: str) -> None:
         assert received[0] != CLOSE, received
         if received[0] == PING:
             client.send(frame(PONG, received[1]))
+
+
+def read_slowly(serve: Serve, application: Any, **options: Any) -> None:
+    """Read frames of 24 MiB in all, slowly, and then the Close."""
+    server = serve(application, **options)
+    client = connect(server)
+    channel = channel_of(server)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    eventually(lambda: not channel.is_writable)
+    # The server gets rid of something each time, and of all only in the end.
+    for _ in range(11):
+        client.read_exactly(2 * MIB)
+        let_pass(server, SHORT_S)
+    client.read_exactly(2 * MIB)
+    assert client.read_close() == (1000, "")
 
 
 class TestPings:
@@ -163,6 +191,39 @@ class TestIdle:
         assert [client.read_message() for _ in range(20)] == ["tick"] * 20
         assert client.read_close() == (1000, "")
 
+    @pytest.mark.parametrize("fragments", [1, 500])
+    def test_a_message_under_way_puts_it_off(self, serve: Serve, fragments: int) -> None:
+        server = serve(Recorder(), ws_idle_timeout=4 * SHORT_S, ws_ping_interval=0)
+        client = connect(server)
+        size = 100_000 // fragments
+        parts = [frame(CONTINUATION, bytes(size), fin=False)] * fragments
+        parts[0] = frame(BINARY, bytes(size), fin=False)
+        data = b"".join(parts) + frame(CONTINUATION)
+        for start in range(0, len(data), len(data) // 20):
+            client.send(data[start : start + len(data) // 20])
+            let_pass(server, SHORT_S)
+        assert client.read_message() == bytes(100_000)
+
+    def test_pings_inside_a_message_do_not(self, serve: Serve) -> None:
+        server = serve(Recorder(), ws_idle_timeout=2 * SHORT_S, ws_ping_interval=SHORT_S / 2)
+        client = connect(server)
+        client.send(frame(BINARY, b"half", fin=False))
+        pong = frame(PONG, bytes(120))
+        start = 0
+        while (received := client.read_frame())[0] == PING:
+            # A bit of a pong, and now and then a whole one.
+            client.send(pong[start : start + 63])
+            start = 63 - start
+        assert received == (CLOSE, b"\x03\xe9No message for too long")
+
+    def test_what_the_client_takes_of_a_message_puts_it_off(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": bytes(24 * MIB - 10)})
+
+        read_slowly(serve, application, ws_idle_timeout=4 * SHORT_S, ws_ping_interval=0)
+
 
 class TestSendTimeout:
     def test_1013_for_a_client_that_takes_nothing(self, serve: Serve) -> None:
@@ -200,21 +261,56 @@ class TestSendTimeout:
         eventually(lambda: not server.server.runtime.connections)
         assert client.read_to_end()
 
-    def test_who_reads_slowly_is_not(self, serve: Serve) -> None:
+    def test_little_that_a_client_takes_is_seen(self, serve: Serve) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await send({"type": "websocket.accept"})
-            await send({"type": "websocket.send", "bytes": bytes(size)})
+            await send({"type": "websocket.send", "bytes": bytes(24 * MIB)})
 
-        size = 24 * MIB
-        server = serve(application, ws_send_timeout=4 * SHORT_S)
+        server = serve(application)
         client = connect(server)
         channel = channel_of(server)
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         eventually(lambda: not channel.is_writable)
-        # The server gets rid of something each time, and of all only in the end.
-        for _ in range(11):
-            client.read_exactly(2 * MIB)
-            let_pass(server, SHORT_S)
-        client.read_exactly(size + 10 - 22 * MIB)
-        assert client.read_close() == (1000, "")
+        before = server.in_loop(channel._taken)
+        # The kernel holds megabytes, and asks for more when a third of them is gone.
+        client.read_exactly(400_000)
+        eventually(lambda: server.in_loop(channel._taken) > before)
+
+    def test_who_takes_nothing_and_sends_its_end(self, serve: Serve, monkeypatch: Any) -> None:
+        def is_full() -> bool:
+            if channel.transport.get_write_buffer_size():
+                return True
+            channel.engine.send_bytes(bytes(60_000))
+            channel.flush()
+            return False
+
+        monkeypatch.setattr("headrace.server.websocket_connection.LAST_WORDS_TIMEOUT_S", SHORT_S)
+        recorder = Recorder()
+        server = serve(recorder, ws_send_timeout=SHORT_S)
+        client = connect(server)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        channel = channel_of(server)
+        eventually(lambda: server.in_loop(is_full))
+        # Too little for the brake, and so for its timer.
+        assert channel.is_writable
+        client.half_close()
+        eventually(lambda: not server.server.runtime.connections)
+        assert recorder.last["code"] == 1005
+
+    def test_who_reads_slowly_is_not(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": bytes(24 * MIB - 10)})
+
+        read_slowly(serve, application, ws_send_timeout=4 * SHORT_S)
+
+    def test_nor_is_who_reads_slowly_what_several_tasks_send(self, serve: Serve) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            message = {"type": "websocket.send", "bytes": bytes(2 * MIB - 10)}
+            await asyncio.gather(*(send(message) for _ in range(12)))
+
+        read_slowly(serve, application, ws_send_timeout=4 * SHORT_S)

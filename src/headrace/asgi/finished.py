@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+import asyncio.coroutines
+import inspect
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 _ENDED: Generator[Any, None, None] = iter(())  # type: ignore[assignment]
@@ -33,3 +35,11 @@ class Finished(Coroutine[Any, Any, None]):
 
 
 FINISHED = Finished()
+
+
+def mark_async(function: Callable[..., Any]) -> None:
+    """Have a plain function that gives awaitables pass for a coroutine function, where that is looked at."""
+    if hasattr(inspect, "markcoroutinefunction"):  # from CPython 3.12 on
+        inspect.markcoroutinefunction(function)
+    else:
+        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

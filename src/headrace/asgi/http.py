@@ -11,10 +11,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable
+from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from headrace.asgi.finished import FINISHED
+from headrace.asgi.finished import FINISHED, mark_async
 from headrace.asgi.response_state import ResponseState
 from headrace.asgi.stream import Stream
 from headrace.errors import ASGIError, RemoteProtocolError
@@ -74,7 +75,7 @@ class HTTPExchange:
         buffered_bytes: of the body, waiting for the application.
         received_bytes: of the body, so far.
         task: that runs the application, while it does.
-        error: what the application raised and nobody else took.
+        error: what the application raised and nobody else took, until it is told.
     """
 
     is_recorded = True
@@ -189,7 +190,10 @@ class HTTPExchange:
         return is_answered
 
     def finished(self) -> Finished:
-        """What is known of it at its end."""
+        """What is known of it at its end; to be asked once."""
+        # An error holds the frames it went through, and these hold this: with the request's body it would
+        # stay until the collector of garbage comes by.
+        error, self.error = self.error, None
         return (
             self.scope,
             self.status or 499,
@@ -198,7 +202,7 @@ class HTTPExchange:
             monotonic(),
             self.response_headers,
             self.received_bytes,
-            self.error,
+            error,
         )
 
     def refuse(self, status: int) -> None:
@@ -292,6 +296,8 @@ class HTTPExchange:
         Raises:
             ASGIError: out of order, or not valid.
         """
+        if get_ident() != self._turn.thread_id:
+            return self._send_in_loop(message)
         kind = message["type"]
         state = self.state
         if kind == "http.response.body" and (state == _HEAD_HELD or state == _BODY):
@@ -305,11 +311,22 @@ class HTTPExchange:
         if kind == "http.response.pathsend" and _HEAD_HELD <= state <= _BODY and not self.sent_bytes:
             return self._send_path(message["path"])
         if self.is_disconnected and state == _COMPLETE:
-            # The exchange was ended for the client's sake; the application need not know.
-            return FINISHED
+            # The exchange was ended for the client's sake; the application need not know. It may send for
+            # ever, and others must have their turn: who tells it that the client has gone, for one.
+            return asyncio.sleep(0)
         raise self._out_of_order(kind)
 
+    mark_async(send)
+
     # Within
+
+    async def _send_in_loop(self, message: Message) -> None:
+        """Take a message when this is awaited.
+
+        Who calls ``send`` in a thread, and has what it gives awaited in the loop, takes it for the coroutine
+        function that it is for other servers: asgiref does so.
+        """
+        await self.send(message)
 
     def _wake(self) -> None:
         if self._news is not None:
@@ -347,24 +364,25 @@ class HTTPExchange:
         if self.own_fields is not None:
             self._engine.add_fields(self._stream_id, self.own_fields(self, headers))
         self._has_body = has_body
-        self._wants_trailers = message.get("trailers", False)
+        if "trailers" in message:
+            self._wants_trailers = message["trailers"]
         self.status = status
         self.response_headers = headers
         self.state = _HEAD_HELD
-        self._turn.hold_head(self)
+        turn = self._turn
+        if turn.current is not self:
+            turn.hold_head(self)
         return FINISHED
 
     def _send_body(self, data: bytes, more: bool) -> Awaitable[None]:
         if self.is_disconnected:
             self.state = _BODY if more else _COMPLETE
-            return FINISHED
+            return asyncio.sleep(0) if more else FINISHED
         if type(data) is not bytes:
             # By way of a view, because bytes(5) would be five NULs.
             data = bytes(memoryview(data))
         stream = self._stream
         size = len(data)
-        if self.state == _HEAD_HELD:
-            self._turn.held = None
         if self._has_body:
             if self._left is not None and (more or size != self._left):
                 self._count(size, more)
@@ -444,7 +462,12 @@ class HTTPExchange:
         if self._left is not None and self._left != size:
             self._break_promise(f"Content-Length is {self._left}, the file has {size} bytes")
         self.state = _BODY
-        self.sent_bytes = await self._stream.send_file(file, 0, size)
+        try:
+            self.sent_bytes = await self._stream.send_file(file, 0, size)
+        except BaseException:
+            # How much of it went out nobody knows: whatever follows breaks the promise.
+            self._left, self.sent_bytes = -1, 1
+            raise
         if self.sent_bytes < size:
             self.disconnect()
 
@@ -501,7 +524,9 @@ class HTTPExchange:
                 self._cut()
             return
         _logger.error("Exception in ASGI application\n", exc_info=error)
-        self.error = error
+        if self.started_s and self.state != _COMPLETE and not self.is_disconnected:
+            # Somebody will be told of it.
+            self.error = error
         self._give_up(500)
 
     def _missing(self) -> str:

@@ -39,9 +39,13 @@ class Engine(Protocol):
 
 
 class Turn(Protocol):
-    """Knows the exchange whose head waits for its body."""
+    """Knows the exchanges whose heads wait for their bodies."""
 
-    held: Any
+    current: Any
+
+    @property
+    def thread_id(self) -> int:
+        """The thread in which all happens, as ``threading.get_ident`` says it."""
 
     def hold_head(self, exchange: Any) -> None:
         """Call the exchange's ``flush_head`` when its application waits for something else."""

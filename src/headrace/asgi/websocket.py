@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from threading import get_ident
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
-from headrace.asgi.finished import FINISHED
+from headrace.asgi.finished import FINISHED, mark_async
 from headrace.asgi.http import HTTPExchange
 from headrace.asgi.response_state import ResponseState
 from headrace.asgi.stream import Stream
@@ -79,6 +80,9 @@ class Channel(Protocol):
     def flush_later(self) -> None:
         """The same at the end of the turn, together with what is sent until then."""
 
+    def write_if_late(self) -> None:
+        """Write now if what was to be written at the turn's end has waited for long."""
+
     def wait_writable(self) -> Awaitable[None]:
         """Wait while the write brake is on."""
 
@@ -105,15 +109,15 @@ class WebSocketSession(HTTPExchange):
     Attributes:
         handshake: what the client offered; the stream's to keep here.
         messages: that wait for the application, the oldest one last; those of the client as it sent them.
-        has_traffic: a message has gone either way since somebody last looked.
+        has_traffic: a message, or a part of one, has gone either way since somebody last looked.
     """
 
     is_recorded = False
     """Its answer is a line of ``uvicorn.error``, as uvicorn's."""
 
     __slots__ = (
-        "_channel", "_end", "_has_closed", "_is_answer_due", "_loop", "_waiters", "handshake", "has_traffic",
-        "messages",
+        "_channel", "_end", "_has_closed", "_is_answer_due", "_loop", "_thread_id", "_waiters", "handshake",
+        "has_traffic", "messages",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +126,7 @@ class WebSocketSession(HTTPExchange):
         super().__init__(application, stream, scope, event)
         self._loop: asyncio.AbstractEventLoop | None = None
         """To have it at hand saves a wait 0.2 µs."""
+        self._thread_id = stream.turn.thread_id
         self._channel: Channel | None = None
         self._end: Message | None = None
         self._has_closed = False
@@ -178,6 +183,11 @@ class WebSocketSession(HTTPExchange):
         if self._end is None:
             self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
             self._wake()
+
+    def replace_end(self, code: int, reason: str) -> None:
+        """Behind messages of a client that is gone stands its own end, which nobody has been told yet."""
+        self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self._wake()
 
     def disconnect(self) -> None:
         """The client is gone before the handshake was answered, or while it was refused."""
@@ -240,6 +250,8 @@ class WebSocketSession(HTTPExchange):
             ASGIError: out of order, or not valid.
             ClientDisconnected: the client is gone.
         """
+        if get_ident() != self._thread_id:
+            return self._send_in_loop(message)
         channel = self._channel
         if channel is None or self._end is not None or message["type"] != "websocket.send":
             return self._send_other(message)
@@ -265,7 +277,12 @@ class WebSocketSession(HTTPExchange):
             channel.flush()
         elif not channel.is_flush_due:
             channel.flush_later()
+        elif not self.messages:
+            # Not an answer among others: it may come late in a long step of the application.
+            channel.write_if_late()
         return FINISHED if channel.is_writable else channel.wait_writable()
+
+    mark_async(send)
 
     def _send_text(self, engine: Engine, text: object) -> int:
         if not isinstance(text, str):
@@ -345,7 +362,9 @@ class WebSocketSession(HTTPExchange):
             raise ASGIError(f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'.")
         if self._end is not None:
             return self._send_behind_the_end(kind)
-        code = message.get("code", NORMAL_CLOSURE)
+        code = message.get("code")
+        if code is None:
+            code = NORMAL_CLOSURE
         reason = message.get("reason") or ""
         try:
             channel.close(code, reason)

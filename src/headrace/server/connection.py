@@ -151,11 +151,12 @@ class HTTPConnection(TimedConnection):
         self.is_closing = True
         self.waiting = _NOTHING
         self.deadline = 0.0
-        self.is_writable = True
-        if self._writable is not None:
-            self._writable.set()
         if self.exchange is not None:
             self._lose(self.exchange)
+        self.is_writable = True
+        if self._writable is not None:
+            # Behind the loss: an application that is told of it by ``receive`` learns it first.
+            self._writable.set()
         if self.runtime.connection_limit is not None:
             self.runtime.connection_limit.release(self)
         self.runtime.on_connection_lost()
@@ -463,7 +464,7 @@ class HTTPConnection(TimedConnection):
             return
         self.is_reading = wanted
         if wanted:
-            self.transport.resume_reading()
+            self.turn.run_outside(self.transport.resume_reading)
         else:
             self.transport.pause_reading()
 

@@ -190,17 +190,21 @@ class HTTP2Connection(asyncio.Protocol):
         self.is_flush_due = False
         if not self.is_writable or self.is_closing:
             return
-        engine = self.engine
-        data = engine.data_to_send(SLICE_BYTES)
-        if data:
-            self.transport.write(data)
-            if len(data) >= SLICE_BYTES:
-                self._write_more()
-            events = engine.events()
-            if events:
-                self._take(events)
+        self.write_early()
+        events = self.engine.events()
+        if events:
+            self._take(events)
         if self._waiting:
             self._wake_writers()
+
+    def write_early(self) -> None:
+        """Write, and leave what comes of it (streams that are over) to the ``flush`` that follows."""
+        if self.is_writable and not self.is_closing:
+            data = self.engine.data_to_send(SLICE_BYTES)
+            if data:
+                self.transport.write(data)
+                if len(data) >= SLICE_BYTES:
+                    self._write_more()
 
     def wait_for_window(self, stream: HTTP2Stream) -> None:
         """Call the stream's ``release`` when enough of what it queued is gone."""

@@ -174,10 +174,13 @@ class HTTP2Stream:
             self.release()
             self._tunnel.lose()
             return
-        self.release()
         exchange = self.exchange
-        if exchange is not None:
+        if exchange is None:
+            self.release()
+        else:
             exchange.disconnect()
+            # Behind the loss: an application that is told of it by ``receive`` learns it first.
+            self.release()
             self.on_response_complete(exchange)
             # Requests that are reset in the read that brought them cost no call of the application.
             exchange.withdraw()
@@ -253,14 +256,21 @@ class HTTP2Stream:
         return self.has_room()
 
     def flush(self) -> None:
-        """Write at the end of the turn."""
-        self._connection.flush_later()
+        """Write at the end of the turn, or now if that is far."""
+        connection = self._connection
+        if connection.is_flush_due:
+            self.turn.write_if_late()
+        else:
+            connection.flush_later()
 
     def finish(self, exchange: HTTPExchange, is_small: bool) -> None:
         """The same behind a whole response."""
         connection = self._connection
         if not connection.is_flush_due:
             connection.flush_later()
+        elif not self.stream_id & 14:
+            # One of eight: the clock costs a hundredth of a request.
+            self.turn.write_if_late()
         if self._flow is None and not connection.runtime.consumers:
             # In short what ``on_response_complete`` does.
             self.exchange = None
@@ -478,21 +488,20 @@ class WebSocketTunnel(WebSocketChannel):
         if wanted:
             self._stream.on_consumed()
 
-    def _on_deadline(self) -> None:
-        if not self.is_writable and not self._is_ending and self._stream.is_held_back():
+    def _makes_progress(self, awake_s: float) -> bool:
+        if self._stream.is_held_back():
             # The client takes other streams' data, of which it has said that they go first.
-            self._unwritten_bytes = self._unwritten()
-            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
-            return
-        super()._on_deadline()
+            self._wait_for_progress()
+            return True
+        return super()._makes_progress(awake_s)
 
     def _end(self, lingers: bool) -> None:
         stream = self._stream
         stream.engine.send_data(stream.stream_id, b"", True)
         stream.flush()
 
-    def _unwritten(self) -> int:
-        return self._stream.engine.queued_bytes(self._stream.stream_id)
+    def _taken(self) -> int:
+        return self._stream.engine.taken_bytes(self._stream.stream_id)
 
     def abort(self) -> None:
         """Reset the stream."""

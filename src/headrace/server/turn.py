@@ -19,13 +19,14 @@ import contextvars
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from time import monotonic
 from typing import Any, Protocol, cast
 from weakref import getweakrefcount
 
 from headrace.asgi.http import HTTPExchange
 from headrace.asgi.response_state import ResponseState
-from headrace.server.request_task import RequestTask
+from headrace.server.request_task import TASK_NAME, RequestTask
 
 HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 """From CPython 3.12 on a task may run to its first wait without going through the loop."""
@@ -46,21 +47,25 @@ the loop because an application before it kept the task that both were to share.
 Variables = Sequence[tuple[contextvars.ContextVar[Any], Any]]
 """Context variables with values."""
 
-_TASK_NAME = "request"
-"""Before CPython 3.12 a task without a name has "Task-" and its number formatted at once: 0.14 µs."""
-
 _logger = logging.getLogger("uvicorn.error")
 _HEAD_HELD = int(ResponseState.HEAD_HELD)
 
 
-class Flushable(Protocol):
-    """What is written once a turn: a connection of HTTP/2, a WebSocket."""
+class Writable(Protocol):
+    """What is written: a connection."""
 
     def flush(self) -> None:
         """Write what has been encoded."""
 
     def abort(self) -> None:
         """Cut it."""
+
+
+class Flushable(Writable, Protocol):
+    """What is written once a turn: a connection of HTTP/2, a WebSocket."""
+
+    def write_early(self) -> None:
+        """Write in the middle of an application's call: a ``flush``, with what it may bring, follows."""
 
 
 class Startable(Protocol):
@@ -81,7 +86,10 @@ class Turn:
             they are elsewhere: these may differ from one request to the next in one task.
 
     Attributes:
-        held: the exchange whose head waits for its body. There is at most one: an application that lets
+        thread_id: of the loop's thread.
+        current: the exchange whose application was called last in this turn; its head is let go by whoever
+            comes when that waits. None outside of the calls of a turn.
+        held: another exchange whose head waits for its body. There is at most one: an application that lets
             another run has stopped to wait, and then its head goes.
         running: exchanges whose application has not returned; who starts one puts it there.
         on_idle: called when there is none any more; None while nobody waits for that.
@@ -89,16 +97,18 @@ class Turn:
 
     __slots__ = (
         "_answered", "_answered_since_s", "_context", "_count", "_is_flush_due", "_is_starting", "_loop",
-        "_own_left", "_ready", "_shares", "_slow_left", "_unflushed", "_variables", "held",
-        "on_idle", "running",
+        "_overwritten", "_own_left", "_ready", "_shares", "_slow_left", "_unflushed", "_unflushed_since_s",
+        "_variables", "current", "held", "on_idle", "running", "thread_id",
     )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, context: contextvars.Context, overwritten: Variables = ()
     ) -> None:
         self._loop = loop
+        self.thread_id = get_ident()
         self._context = context
         self._variables = tuple(context.items())
+        self._overwritten = overwritten
         for variable, value in overwritten:
             context.run(variable.set, value)
         self._count = len(context)
@@ -111,10 +121,12 @@ class Turn:
         self._own_left = 0 if self._shares else sys.maxsize
         self._is_flush_due = False
         self._unflushed: list[Flushable] = []
+        self._unflushed_since_s = 0.0
+        self.current: HTTPExchange | None = None
         self.held: HTTPExchange | None = None
         self.running: set[HTTPExchange] = set()
         self.on_idle: Callable[[], object] | None = None
-        self._answered: list[Flushable] = []
+        self._answered: list[Writable] = []
         self._answered_since_s = 0.0
         self._slow_left = 0
 
@@ -142,12 +154,12 @@ class Turn:
         """Send the exchange's head when its application waits, if no body has taken it along by then."""
         held = self.held
         if held is not None and held.state == _HEAD_HELD:
-            held.flush_head()
+            _send_head(held)
         self.held = exchange
         if not self._is_starting:
             self._ask_for_flush()
 
-    def write(self, connection: Flushable) -> None:
+    def write(self, connection: Writable) -> None:
         """Write a response that is encoded whole: at once when it is the only one, else at the turn's end.
 
         Nobody waits for a slow application: once an answer has waited for ``SLOW_S``, the next ones are
@@ -165,16 +177,28 @@ class Turn:
             self._answered_since_s = monotonic()
             self._ask_for_flush()
             return
-        # Not each time: the clock costs as much as the rest.
-        if count & 3 == 1 and monotonic() - self._answered_since_s >= SLOW_S:
+        if monotonic() - self._answered_since_s >= SLOW_S:
             self._slow_left = SLOW_RESPONSES
         if self._slow_left or count >= BATCH - 1:
             self._write_answered()
 
     def flush_later(self, connection: Flushable) -> None:
         """Call the connection's ``flush`` at the end of the turn; it asks once until it is flushed."""
-        self._unflushed.append(connection)
-        self._ask_for_flush()
+        unflushed = self._unflushed
+        unflushed.append(connection)
+        if len(unflushed) == 1:
+            self._unflushed_since_s = monotonic()
+            self._ask_for_flush()
+        else:
+            self.write_if_late()
+
+    def write_if_late(self) -> None:
+        """Write what waits for the turn's end, if it has waited for ``SLOW_S``: an application is slow."""
+        now_s = monotonic()
+        if now_s - self._unflushed_since_s >= SLOW_S:
+            self._unflushed_since_s = now_s
+            for connection in self._unflushed:
+                _guarded(connection, connection.write_early)
 
     def _ask_for_flush(self) -> None:
         if not (self._is_flush_due or self._is_starting):
@@ -189,7 +213,7 @@ class Turn:
         # The loop itself runs a new task when it has read all sockets.
         context = self._context.copy()
         serving = self._serve(self._ready, context)
-        RequestTask(serving, loop=self._loop, context=context, name=_TASK_NAME)
+        RequestTask(serving, loop=self._loop, context=context, name=TASK_NAME)
         self._loop.call_soon(self._start_left, self._ready, context=self._context)
         self._is_starting = True
 
@@ -206,6 +230,7 @@ class Turn:
                     context=context,
                     eager_start=True,  # type: ignore[call-arg,unused-ignore]
                 )
+                self._let_current_go()
         finally:
             self._is_starting = False
         self._flush()
@@ -221,6 +246,11 @@ class Turn:
             self._start_alone(ready.pop())
         self._flush()
 
+    def run_outside(self, function: Callable[[], object]) -> None:
+        """Call something outside of every request's context: asyncio's loop keeps the context it is called in
+        with what it is to call later, and with that all that a request has put there."""
+        self._context.copy().run(function)
+
     def _close(self, ready: list[Startable]) -> None:
         """What gets ready from now on is another turn's. These will be taken from the end of the list."""
         self._ready = []
@@ -229,7 +259,16 @@ class Turn:
     def _start_alone(self, exchange: Startable) -> None:
         context = self._context.copy()
         serving = self._serve([exchange], context)
-        asyncio.Task(serving, loop=self._loop, context=context, name=_TASK_NAME)
+        RequestTask(serving, loop=self._loop, context=context, name=TASK_NAME)
+
+    def start_again(self, ready: list[Startable]) -> None:
+        """Start those of a task that is cancelled before its first step."""
+        if ready is self._ready:
+            return  # ``_start_left`` finds them
+        left = ready.copy()
+        ready.clear()
+        for exchange in left:
+            self._loop.call_soon(self._start_alone, exchange, context=self._context)
 
     async def _serve(self, ready: list[Startable], context: contextvars.Context) -> None:
         """Run one application after the other, until one waits or leaves something behind in this task.
@@ -243,7 +282,7 @@ class Turn:
         holders = weak_holders = 0
         if self._shares:
             holders, weak_holders = sys.getrefcount(task), getweakrefcount(task)
-        running = self.running
+        running, overwritten = self.running, self._overwritten
         while ready:
             startable = ready.pop()
             exchange = startable.begin(task)
@@ -251,6 +290,8 @@ class Turn:
                 running.discard(startable)
                 self._tell_if_idle()
                 continue
+            if self._is_starting:
+                self.current = exchange
             try:
                 result: object = await exchange.application(exchange.scope, exchange.receive, exchange.send)  # type: ignore[func-returns-value]
             except BaseException as error:
@@ -275,18 +316,31 @@ class Turn:
             for variable, value in self._variables:
                 if context[variable] is not value:
                     return
+            if overwritten:
+                # As in a new task: what sets them may read them first, or fail before it sets them.
+                for variable, value in overwritten:
+                    variable.set(value)
 
     def _tell_if_idle(self) -> None:
         if self.on_idle is not None and not self.running:
             self.on_idle()
 
+    def _let_current_go(self) -> None:
+        """The application that was called last has returned, or waits: then its head goes."""
+        current = self.current
+        if current is not None:
+            self.current = None
+            if current.state == _HEAD_HELD:
+                _send_head(current)
+
     def _flush(self) -> None:
         self._is_flush_due = False
+        self._let_current_go()
         held = self.held
         if held is not None:
             self.held = None
             if held.state == _HEAD_HELD:
-                held.flush_head()
+                _send_head(held)
         if self._answered:
             self._write_answered()
         unflushed = self._unflushed
@@ -300,11 +354,24 @@ class Turn:
         _flush_all(answered)
 
 
-def _flush_all(connections: list[Flushable]) -> None:
+def _send_head(exchange: HTTPExchange) -> None:
+    try:
+        exchange.flush_head()
+    except Exception:
+        # Whoever comes here does it for others.
+        _logger.exception("A response cannot be begun, and is given up")
+        exchange.disconnect()
+
+
+def _flush_all(connections: Sequence[Writable]) -> None:
     for connection in connections:
-        try:
-            connection.flush()
-        except Exception:
-            # A fault of one connection must not be the others'.
-            _logger.exception("A connection cannot be written, and is cut")
-            connection.abort()
+        _guarded(connection, connection.flush)
+
+
+def _guarded(connection: Writable, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except Exception:
+        # A fault of one connection must not be the others'.
+        _logger.exception("A connection cannot be written, and is cut")
+        connection.abort()

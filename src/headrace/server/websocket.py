@@ -29,6 +29,7 @@ from headrace.protocol.websocket import (
     State,
     WebSocketEngine,
 )
+from headrace.server.message_rate import MessageRate
 from headrace.server.runtime import Runtime
 from headrace.server.websocket_settings import WebSocketSettings
 
@@ -48,33 +49,6 @@ _OPEN, _CLOSING, _CLOSED = State
 NO_EVENTS: Sequence[Event] = ()
 
 
-class MessageRate:
-    """A token bucket: ``rate`` messages a second, and a second's worth at once."""
-
-    __slots__ = ("_rate", "_tokens", "_updated", "timer")
-
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate = rate
-        self._tokens = max(rate, 1.0)
-        self._updated = now
-        self.timer: asyncio.TimerHandle | None = None
-
-    def allowance(self, now: float) -> int:
-        """Messages that may be taken now."""
-        self._tokens = min(max(self._rate, 1.0), self._tokens + (now - self._updated) * self._rate)
-        self._updated = now
-        return int(self._tokens)
-
-    def take(self, count: int) -> None:
-        """So many have been taken."""
-        self._tokens -= count
-
-    @property
-    def wait_s(self) -> float:
-        """Time until one more may be taken."""
-        return max(0.0, (1.0 - self._tokens) / self._rate)
-
-
 class WebSocketChannel:
     """Drives one engine.
 
@@ -91,8 +65,8 @@ class WebSocketChannel:
 
     __slots__ = (
         "_deadline", "_has_news", "_idle_due", "_is_ending", "_is_reading", "_ping_due", "_pong_due", "_rate",
-        "_settings", "_unwritten_bytes", "_writable", "engine", "is_flush_due", "is_writable", "runtime",
-        "session",
+        "_settings", "_stall_due", "_taken_bytes", "_under_way_bytes", "_writable", "engine", "is_flush_due",
+        "is_writable", "runtime", "session",
     )  # fmt: skip
 
     def __init__(
@@ -113,13 +87,17 @@ class WebSocketChannel:
         self._is_ending = False
         """Nothing more is read but the peer's end."""
         self._has_news = False
-        self._unwritten_bytes = 0
+        self._taken_bytes = 0
+        self._stall_due = 0.0
+        """For the peer to have taken more than ``_taken_bytes``."""
         self._deadline = 0.0
-        """For the end, or for the peer to take something; a time of ``runtime.now``."""
+        """For the end; a time of ``runtime.now``."""
         awake_s = runtime.awake_s
         self._ping_due = awake_s + settings.ping_interval_s if settings.ping_interval_s else 0.0
         self._pong_due = 0.0
         self._idle_due = awake_s + settings.idle_timeout_s if settings.idle_timeout_s else 0.0
+        self._under_way_bytes = 0
+        """When ``on_sweep`` last looked; kept for the idle timeout alone."""
         self._rate = MessageRate(settings.max_rate, runtime.loop.time()) if settings.max_rate else None
 
     # What differs by what carries it
@@ -138,7 +116,8 @@ class WebSocketChannel:
         """End it behind what is written; with ``lingers`` the peer still sends, and is left time to read."""
         raise NotImplementedError
 
-    def _unwritten(self) -> int:
+    def _taken(self) -> int:
+        """A number that grows by what the peer takes, and by nothing else, while the write brake is on."""
         raise NotImplementedError
 
     def abort(self) -> None:
@@ -180,29 +159,29 @@ class WebSocketChannel:
             self._update_reading()
 
     def lose(self) -> None:
-        """The connection or stream is gone."""
+        """The connection or stream is gone; what it has brought is still given to the application."""
         self._is_ending = True
         self.is_writable = True
         self._release_writers()
         if self._rate is not None and self._rate.timer is not None:
             self._rate.timer.cancel()
         self.session.is_disconnected = True
+        if not self.session.messages:
+            # Somebody may wait in ``receive``, as the rate was used up.
+            self._take_rest()
         # uvicorn's number for a loss without a Close frame.
         self.session.end(NO_STATUS)
 
     def brake(self) -> None:
         """The transport, or the stream's window, takes no more for now."""
         self.is_writable = False
-        if not self._is_ending and self.engine.state is _OPEN:
-            self._unwritten_bytes = self._unwritten()
-            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
+        self._taken_bytes = self._taken()
+        self._wait_for_progress()
         self._update_reading()
 
     def release(self) -> None:
         """It takes more again."""
         self.is_writable = True
-        if not self._is_ending and self.engine.state is _OPEN:
-            self._deadline = 0.0
         self._release_writers()
         self._update_reading()
 
@@ -224,6 +203,14 @@ class WebSocketChannel:
         self.is_flush_due = True
         self.runtime.turn.flush_later(self)
 
+    def write_early(self) -> None:
+        """See ``Turn``."""
+        self.flush()
+
+    def write_if_late(self) -> None:
+        """The same now, if that end is far."""
+        self.runtime.turn.write_if_late()
+
     def wait_writable(self) -> Awaitable[None]:
         """Wait until the client has taken enough, or is gone."""
         if self._writable is None:
@@ -232,13 +219,16 @@ class WebSocketChannel:
 
     def on_drained(self) -> None:
         """The application has taken all messages: take what the engine holds."""
-        self.take(b"")
+        if self._is_ending:
+            self._take_rest()
+        else:
+            self.take(b"")
 
     def close(self, code: int, reason: str) -> None:
         """Send a Close frame, tell the session, and wait for the client's.
 
         Raises:
-            LocalProtocolError: a code that may not be sent.
+            LocalProtocolError: a code that may not be sent, or something of a wrong type.
         """
         if self.engine.state is not _OPEN:
             return
@@ -256,10 +246,18 @@ class WebSocketChannel:
     def on_sweep(self, now: float) -> None:
         """Act on what is due; times of the peer do not go on while our own loop is late."""
         if 0.0 < self._deadline <= now:
-            self._on_deadline()
+            self._cut()
         if self.engine.state is not _OPEN or self._is_ending:
+            if not self._deadline:
+                # Whatever became of its end: nothing that ends may last.
+                self._deadline = self.runtime.deadline_in(CLOSE_TIMEOUT_S)
             return
         awake_s = self.runtime.awake_s
+        if not self.is_writable and not self._makes_progress(awake_s):
+            return
+        if self._idle_due and (under_way_bytes := self.engine.under_way_bytes) != self._under_way_bytes:
+            self._under_way_bytes = under_way_bytes
+            self.session.has_traffic = True
         if self.session.has_traffic:
             self.session.has_traffic = False
             if self._idle_due:
@@ -270,10 +268,12 @@ class WebSocketChannel:
             self._ping(awake_s)
 
     def drain(self) -> None:
-        """The server stops: 1012 asks the client to come back."""
-        if self.engine.state is _OPEN and not self._is_ending:
-            self._stop(SERVICE_RESTART, "")
-            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+        """The server stops: 1012 asks the client to come back; a close under way is hurried."""
+        if self._is_ending:
+            return
+        self._stop(SERVICE_RESTART, "")
+        deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+        self._deadline = min(self._deadline or deadline, deadline)
 
     # Within
 
@@ -295,6 +295,21 @@ class WebSocketChannel:
             self.session.end(event.error.close_code, str(event.error))
             _logger.debug("A WebSocket failed: %s", event.error)
             self._finish(lingers=True)
+
+    def _take_rest(self) -> None:
+        """Take what a client that is gone has sent before, by the queue's measure, and without a rate."""
+        session = self.session
+        engine = self.engine
+        while engine.has_unread and engine.state is _OPEN and not session.messages:
+            events = engine.receive_data(b"", self._settings.max_queue)
+            messages = [event for event in events if isinstance(event, (str, bytes))]
+            if messages:
+                session.feed_messages(messages)
+            for event in events:
+                if isinstance(event, CloseReceived):
+                    session.replace_end(event.code, event.reason)
+                elif isinstance(event, ConnectionFailed):
+                    session.replace_end(event.error.close_code, str(event.error))
 
     def _finish(self, lingers: bool) -> None:
         """Both Close frames are there, or the protocol is broken: end what carries it."""
@@ -374,20 +389,26 @@ class WebSocketChannel:
                 self.flush()
                 self._pong_due = awake_s + timeout_s if timeout_s else 0.0
 
-    def _on_deadline(self) -> None:
+    def _cut(self) -> None:
         self._deadline = 0.0
-        if self._is_ending or self.engine.state is not _OPEN:
-            self.session.end(ABNORMAL_CLOSURE)
-            self.abort()
-            return
-        unwritten = self._unwritten()
-        if self.is_writable:
-            return
-        if unwritten < self._unwritten_bytes:
+        self.session.end(ABNORMAL_CLOSURE)
+        self.abort()
+
+    def _makes_progress(self, awake_s: float) -> bool:
+        """False when the client has taken nothing for too long, and is told so."""
+        taken = self._taken()
+        if taken > self._taken_bytes:
             # Slowly, but it takes something.
-            self._unwritten_bytes = unwritten
-            self._deadline = self.runtime.deadline_in(self._settings.send_timeout_s)
-            return
-        self._stop(TRY_AGAIN_LATER, "The client takes nothing of what is sent")
-        self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
-        self._release_writers()
+            self._taken_bytes = taken
+            self._wait_for_progress()
+            self.session.has_traffic = True
+        elif 0.0 < self._stall_due <= awake_s:
+            self._stop(TRY_AGAIN_LATER, "The client takes nothing of what is sent")
+            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
+            self._release_writers()
+            return False
+        return True
+
+    def _wait_for_progress(self) -> None:
+        timeout_s = self._settings.send_timeout_s
+        self._stall_due = self.runtime.awake_s + self.runtime.sweep_s + timeout_s if timeout_s else 0.0

@@ -9,14 +9,15 @@ from headrace.asgi.websocket import WebSocketSession
 from headrace.protocol.websocket import WebSocketEngine
 from headrace.server.pieces import write_pieces
 from headrace.server.runtime import Runtime
-from headrace.server.websocket import WebSocketChannel
+from headrace.server.unacknowledged import unacknowledged_bytes
+from headrace.server.websocket import LAST_WORDS_TIMEOUT_S, WebSocketChannel
 from headrace.server.websocket_settings import WebSocketSettings
 
 
 class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
     """An asyncio protocol; takes the transport over from the connection that read the handshake."""
 
-    __slots__ = ("transport",)
+    __slots__ = ("_given_bytes", "transport")
 
     def __init__(
         self,
@@ -28,6 +29,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
     ) -> None:
         super().__init__(runtime, settings, session, engine)
         self.transport = transport
+        self._given_bytes = 0
+        """To the transport, while the write brake was on."""
 
     # The transport's side
 
@@ -37,6 +40,8 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
         """The client sent its end; without a Close frame before it, it is lost."""
         if not self._is_ending:
             self.lose()
+            # The transport closes behind what is unwritten, which the client may never take.
+            self._deadline = self.runtime.deadline_in(LAST_WORDS_TIMEOUT_S)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -64,17 +69,25 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write bytes of the protocol."""
         if not self.transport.is_closing():
+            if not self.is_writable:
+                self._given_bytes += len(data)
             self.transport.write(data)
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
         if not self.transport.is_closing():
+            was_writable = self.is_writable
+            if not was_writable:
+                self._given_bytes += sum(map(len, pieces))
             write_pieces(self.transport, pieces)
+            if was_writable and not self.is_writable:
+                # The brake may have come with the first piece; the others were not counted.
+                self._taken_bytes = self._taken()
 
     def _set_reading(self, wanted: bool) -> None:
         if self.transport.is_closing():
             return
         if wanted:
-            self.transport.resume_reading()
+            self.runtime.turn.run_outside(self.transport.resume_reading)
         else:
             self.transport.pause_reading()
 
@@ -87,8 +100,9 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
         else:
             transport.close()
 
-    def _unwritten(self) -> int:
-        return self.transport.get_write_buffer_size()
+    def _taken(self) -> int:
+        waiting_bytes = self.transport.get_write_buffer_size() + unacknowledged_bytes(self.transport)
+        return self._given_bytes - waiting_bytes
 
     def abort(self) -> None:
         """Cut it."""

@@ -266,6 +266,7 @@ def test_a_bomb_in_fragments_is_not_decompressed() -> None:
     engine = WebSocketEngine(100_000, agree())
     parts = [frame(2, payload[:40], fin=False, rsv=4)]
     parts += [frame(0, payload[start : start + 40], fin=False) for start in range(40, 4000, 40)]
+    parts.append(frame(0, payload[4000:8000]))
     seen = run(engine, parts)
     assert [code.close_code for code in seen.told] == [1009]  # type: ignore[union-attr]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from websocket_vectors import (
@@ -150,6 +151,33 @@ def test_empty_fragments_are_counted_by_message() -> None:
         assert engine.receive_data(frame(CONTINUATION, b"b")) == [b"ab"]
 
 
+def test_an_unfinished_compressed_message_costs_what_its_sender_sent() -> None:
+    engine = WebSocketEngine(16_000_000, agree())
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = compressor.compress(bytes(16_000_000)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    tracemalloc.start()
+    assert engine.receive_data(frame(BINARY, data[:100], fin=False, rsv=4)) == []
+    assert engine.receive_data(frame(CONTINUATION, data[100:], fin=False)) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) < 20_000
+    assert peak < 200_000
+    assert engine.under_way_bytes == len(data)
+    assert engine.receive_data(frame(CONTINUATION)) == [bytes(16_000_000)]
+    assert engine.under_way_bytes == 0
+
+
+def test_a_compressed_message_whose_fragments_are_longer_than_its_data() -> None:
+    engine = WebSocketEngine(300, agree())
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    parts = [compressor.compress(b"%d" % (n % 7)) + compressor.flush(zlib.Z_SYNC_FLUSH) for n in range(300)]
+    assert sum(map(len, parts)) > 4 * 300
+    assert engine.receive_data(frame(TEXT, parts[0], fin=False, rsv=4)) == []
+    for part in parts[1:]:
+        assert engine.receive_data(frame(CONTINUATION, part, fin=False)) == []
+    assert engine.receive_data(frame(CONTINUATION)) == ["".join(str(n % 7) for n in range(300))]
+
+
 def test_a_message_in_many_fragments_needs_only_its_size() -> None:
     engine = WebSocketEngine(200_000)
     part = frame(CONTINUATION, b"ab", fin=False) * 1000
@@ -271,6 +299,42 @@ def test_a_frame_under_way_waits_too_when_no_messages_are_wanted() -> None:
     assert engine.receive_data(data[400:], 0) == []
     assert engine.receive_data(b"", 9) == [b"b" * 500, "c"]
     assert not engine.has_unread
+
+
+@pytest.mark.parametrize("max_messages", [0, 2])
+def test_control_frames_do_not_wait_for_who_takes_messages(max_messages: int) -> None:
+    engine = WebSocketEngine(100)
+    messages: list[Any] = ["m"] * max_messages
+    data = frame(TEXT, b"m") * max_messages + frame(PING, b"a") + frame(PONG, b"b") + frame(PING, b"c")
+    # Two of three bytes, then the third, of a ping's payload; no more messages are wanted by then.
+    ping = frame(PING, b"xyz")
+    assert engine.receive_data(data + ping[:-1], max_messages) == [*messages, PongReceived(b"b")]
+    assert not engine.has_unread
+    assert engine.receive_data(ping[-1:] + frame(PING, b"d") + frame(TEXT, b"e") + frame(PING), 0) == []
+    assert engine.has_unread
+    assert [payload for _, payload in frames_of(engine.data_to_send())] == [b"a", b"c", b"xyz", b"d"]
+    assert engine.receive_data(close(1001, b"ok"), 0) == []
+    assert engine.has_unread
+    assert engine.receive_data(b"", 1) == ["e", CloseReceived(1001, "ok")]
+    assert not engine.has_unread
+
+
+def test_a_close_behind_the_last_message_that_is_wanted() -> None:
+    engine = WebSocketEngine(100)
+    assert engine.receive_data(frame(TEXT, b"a") + close(1001) + FOREIGN, 1) == [
+        "a",
+        CloseReceived(1001, ""),
+    ]
+    assert not engine.has_unread
+
+
+def test_what_follows_in_a_frame_under_way_is_no_control_frame() -> None:
+    engine = WebSocketEngine(100)
+    data = frame(BINARY, b"\x88" * 50, mask=b"\x00\x00\x00\x00")
+    assert engine.receive_data(data[:20], 1) == []
+    assert engine.receive_data(data[20:], 0) == []
+    assert engine.has_unread
+    assert engine.receive_data(b"", 1) == [b"\x88" * 50]
 
 
 def test_a_failure_waits_for_its_turn() -> None:

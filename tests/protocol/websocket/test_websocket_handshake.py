@@ -45,9 +45,11 @@ def request(
     )  # fmt: skip
 
 
-def http2_request(*fields: tuple[bytes, bytes], method: str = "CONNECT") -> RequestReceived:
+def http2_request(
+    *fields: tuple[bytes, bytes], method: str = "CONNECT", protocol: bytes = b"websocket"
+) -> RequestReceived:
     return RequestReceived(
-        1, method, "/", b"/", b"", list(fields), "2", False, False, b"websocket"
+        1, method, "/", b"/", b"", list(fields), "2", False, False, protocol
     )  # fmt: skip
 
 
@@ -70,6 +72,23 @@ def http2_request(*fields: tuple[bytes, bytes], method: str = "CONNECT") -> Requ
 )
 def test_is_websocket(upgrade: bytes, expected: bool) -> None:
     assert is_websocket(request(upgrade=upgrade)) is expected
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        (b"websocket", True),
+        (b"WebSocket", True),
+        (b"foo, websocket", False),
+        (b"websocket,", False),
+        (b" websocket", False),
+        (b"websockets", False),
+        (b"connect-udp", False),
+        (b"", False),
+    ],
+)
+def test_is_websocket_over_http2(protocol: bytes, expected: bool) -> None:
+    assert is_websocket(http2_request(protocol=protocol)) is expected
 
 
 # Reading
@@ -126,7 +145,7 @@ def test_an_empty_list_of_subprotocols_is_none() -> None:
         (request((b"sec-websocket-protocol", b"a/b")), 400),
         (request((b"sec-websocket-protocol", b"\xc3\xa4")), 400),
         (http2_request(method="GET"), 400),
-        (http2_request((b"sec-websocket-version", b"8")), 400),
+        (http2_request((b"sec-websocket-version", b"8")), 426),
         (http2_request((b"sec-websocket-version", b"13"), (b"sec-websocket-version", b"13")), 400),
         (http2_request((b"sec-websocket-protocol", b"a,a")), 400),
     ],

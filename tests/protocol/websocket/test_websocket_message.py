@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import RemoteProtocolError
-from headrace.protocol.websocket.message import MAX_EMPTY_FRAGMENTS, FragmentedMessage
+from headrace.protocol.websocket.message import (
+    MAX_EMPTY_COMPRESSED_FRAGMENTS,
+    MAX_EMPTY_FRAGMENTS,
+    FragmentedMessage,
+)
 
 
 @given(text=st.text(), cuts=st.lists(st.integers(0, 40)))
@@ -42,6 +46,16 @@ def test_binary_is_not_checked() -> None:
     assert type(whole) is bytes
     assert whole == b"\xff\xfe"
     assert message.is_compressed
+
+
+def test_empty_fragments_of_a_compressed_message() -> None:
+    message = FragmentedMessage(True, True)
+    for _ in range(MAX_EMPTY_COMPRESSED_FRAGMENTS):
+        message.hold(b"")
+    message.hold(b"a")
+    with pytest.raises(RemoteProtocolError, match="empty fragments") as caught:
+        message.hold(b"")
+    assert caught.value.close_code == 1008
 
 
 def test_empty_fragments() -> None:

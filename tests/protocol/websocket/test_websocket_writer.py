@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import pytest
 from websocket_vectors import agree, close, close_payload, frame, frames_of, server_frame
@@ -151,6 +152,28 @@ def test_codes_that_may_not_be_sent(code: int) -> None:
     writer = engine()
     with pytest.raises(LocalProtocolError, match=str(code)):
         writer.send_close(code)
+    assert writer.state is State.OPEN
+    assert writer.data_to_send() == b""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1008.0, ""),
+        (1005.0, ""),
+        ("1000", ""),
+        (True, ""),
+        (None, ""),
+        (1008, ValueError("bad token")),
+        (1008, b"bytes"),
+        (1005, 7),
+        (1008, None),
+    ],
+)
+def test_close_of_another_type(code: Any, reason: Any) -> None:
+    writer = engine()
+    with pytest.raises(LocalProtocolError, match=r"A close (code|reason) is a"):
+        writer.send_close(code, reason)
     assert writer.state is State.OPEN
     assert writer.data_to_send() == b""
 

@@ -162,7 +162,7 @@ def run(engine: WebSocketEngine, parts: Iterable[bytes], max_messages: int = 32)
     seen = Seen()
 
     def take(events: Sequence[Event]) -> None:
-        assert len(events) <= max_messages
+        assert sum(isinstance(event, (str, bytes)) for event in events) <= max_messages
         for event in events:
             assert not any(isinstance(before, (CloseReceived, ConnectionFailed)) for before in seen.events)
             seen.events.append(event)

@@ -62,8 +62,8 @@ class WebSocketEngine(FrameWriter):
 
     Attributes:
         has_others: the last call gave events that are no messages.
-        has_unread: bytes wait in the engine that may hold whole messages, because ``max_messages`` or
-            ``MAX_TAKEN_BYTES`` was reached. Until they are read no more should be received.
+        has_unread: the start of a data frame waits in the engine, and perhaps whole messages, because
+            ``max_messages`` or ``MAX_TAKEN_BYTES`` was reached. Until it is read no more should be received.
     """
 
     __slots__ = (
@@ -93,13 +93,22 @@ class WebSocketEngine(FrameWriter):
         self._taken_bytes = 0
         """Size of the messages that this call has taken, but for those in line, which are short."""
 
+    @property
+    def under_way_bytes(self) -> int:
+        """What has come of a message that is not whole; control frames, and heads, do not count."""
+        message = self._message
+        payload = self._payload
+        size = 0 if message is None else len(message.data) + len(message.held)
+        return size if payload is None or self._first & _OPCODE >= _CLOSE else size + len(payload)
+
     def receive_data(self, data: bytes, max_messages: int = 32) -> Sequence[Event]:
         """Take what the connection gave; nothing a peer sends makes it raise.
 
         Args:
             data: any bytes; none to go on with what is unread.
-            max_messages: so many events at most, and no more once their messages hold ``MAX_TAKEN_BYTES``;
-                what comes behind stays bytes, see ``has_unread``.
+            max_messages: so many at most, and no more once they hold ``MAX_TAKEN_BYTES``;
+                what comes behind stays bytes, see ``has_unread``. Only control frames are taken still, up to
+                the next data frame: a Close or a Ping does not wait for who takes messages.
 
         Returns:
             Events in order. After CloseReceived or ConnectionFailed the state is CLOSED, what follows is
@@ -132,6 +141,8 @@ class WebSocketEngine(FrameWriter):
                 position = self._take_frame(data, position, events)
                 if self._taken_bytes >= MAX_TAKEN_BYTES:
                     break
+            if position < size and self._payload is None:
+                position = self._take_controls(data, position, events)
         except RemoteProtocolError as error:
             return self._fail(error, events)
         except UnicodeDecodeError as error:
@@ -162,7 +173,7 @@ class WebSocketEngine(FrameWriter):
         if payload is None:
             self._is_holding = False
             return data, position
-        if max_messages < 1:
+        if max_messages < 1 and self._first & _OPCODE < _CLOSE:
             return data, position
         fresh = data[position : position + self._missing_bytes]
         payload += fresh
@@ -201,6 +212,17 @@ class WebSocketEngine(FrameWriter):
             else:
                 break
             position = end
+        return position
+
+    def _take_controls(self, data: bytes, position: int, events: list[Event]) -> int:
+        """Take the control frames that stand before the next data frame.
+
+        Returns:
+            Where that starts.
+        """
+        size = len(data)
+        while position < size and data[position] & _OPCODE >= _CLOSE:
+            position = self._take_frame(data, position, events)
         return position
 
     def _hold(self, data: bytes, position: int) -> None:
@@ -283,13 +305,21 @@ class WebSocketEngine(FrameWriter):
             return
         message = self._message
         is_last = first >= _FIN
+        if message is None and not is_last:
+            message = self._message = FragmentedMessage(opcode == _TEXT, bool(first & _RSV1))
         if first & _RSV1 or (message is not None and message.is_compressed):
             assert self._deflate is not None, "RSV1 is refused without an agreement"
-            collected = 0 if message is None else len(message.data)
+            collected = 0
+            if message is not None:
+                message.hold(payload)
+                if not is_last and len(message.held) <= self._max_message_bytes:
+                    return
+                # It is whole, or its sender has spent as much as decompressing it can cost.
+                payload = message.release()
+                collected = len(message.data)
             payload = self._deflate.decompress(payload, is_last, self._max_message_bytes - collected)
         if not is_last:
-            if message is None:
-                message = self._message = FragmentedMessage(opcode == _TEXT, bool(first & _RSV1))
+            assert message is not None
             message.add(payload)
             return
         whole: str | bytes

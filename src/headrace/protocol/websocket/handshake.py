@@ -34,10 +34,16 @@ class Handshake(NamedTuple):
 
 
 def is_websocket(event: RequestReceived) -> bool:
-    """Whether a request asks for WebSocket, perhaps among other protocols; says nothing of its validity."""
+    """Whether a request asks for WebSocket; says nothing of its validity.
+
+    ``Upgrade`` is a list and may offer other protocols too, RFC 9110 §7.8; ``:protocol`` is one of them,
+    RFC 8441 §4.
+    """
     upgrade = event.upgrade
     if not upgrade or b"websocket" not in upgrade.lower():
         return False
+    if event.http_version == "2":
+        return upgrade.lower() == b"websocket"
     return b"websocket" in [token.strip(b" \t") for token in upgrade.lower().split(b",")]
 
 
@@ -68,8 +74,8 @@ def read_handshake(event: RequestReceived) -> Handshake:
         # RFC 8441 §5: no key and no Upgrade; the stream's :protocol stands for them.
         if event.method != "CONNECT":
             raise RemoteProtocolError(f"WebSocket over HTTP/2 with {event.method!r:.80}")
-        if versions and versions != [b"13"]:
-            raise RemoteProtocolError(f"WebSocket version {b', '.join(versions)!r:.80}, not 13")
+        if versions:
+            _check_version(versions)
     else:
         if event.method != "GET" or event.http_version != "1.1":
             raise RemoteProtocolError(f"WebSocket with {event.method!r:.80} and HTTP/{event.http_version}")

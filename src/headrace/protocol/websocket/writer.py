@@ -142,8 +142,13 @@ class FrameWriter:
             reason: cut to 123 bytes of UTF-8.
 
         Raises:
-            LocalProtocolError: a code that may not be sent.
+            LocalProtocolError: a code that may not be sent, or a code or reason of another type, as
+                applications give an exception for its text. Nothing has happened then.
         """
+        if not isinstance(code, int) or isinstance(code, bool):
+            raise LocalProtocolError(f"A close code is an int, not {code!r:.80}")
+        if not isinstance(reason, str):
+            raise LocalProtocolError(f"A close reason is a str, not {reason!r:.80}")
         if code != NO_STATUS and not is_valid_close_code(code):
             raise LocalProtocolError(f"Close code {code!r:.80} may not be sent; take 1000 or 3000 to 4999")
         self._close(Step.SEND, code, reason)
@@ -207,12 +212,14 @@ class FrameWriter:
 
     def _close(self, step: Step, code: int, reason: str) -> None:
         """Move the closing handshake on, and write the Close frame if it is due."""
-        self.state, is_due = CLOSING_HANDSHAKE[self.state, step]
+        state, is_due = CLOSING_HANDSHAKE[self.state, step]
+        # Before the state moves: a closing connection without its Close frame would wait for an answer.
+        payload = b"" if code == NO_STATUS or not is_due else code.to_bytes(2, "big") + cut_reason(reason)
+        self.state = state
         if not is_due:
             return
         if self._late_pong:
             self._append_late_pong()
-        payload = b"" if code == NO_STATUS else code.to_bytes(2, "big") + cut_reason(reason)
         self._append(bytes((_CLOSE, len(payload))) + payload)
 
     def _append(self, frame: bytes) -> None:

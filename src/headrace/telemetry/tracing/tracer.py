@@ -96,6 +96,7 @@ class RequestTracer:
             self._has_complained = True
             _logger.exception("A request cannot be traced; what is like it is not mentioned again")
         span = scope["headrace.span"] = UnsampledSpan(random.getrandbits(192))
+        attach(Context({_SPAN_KEY: span}))
         return span
 
     def variables(self) -> list[tuple[ContextVar[Any], Any]]:
