@@ -126,7 +126,11 @@ class HTTP2Stream:
         self.request = None
         exchange = self.exchange = self._make(request)
         self.turn.running.add(exchange)
-        return exchange.begin(task)
+        if exchange.own_fields is not None:
+            return exchange.begin(task)
+        # In short the same: nobody can have withdrawn it yet.
+        exchange.task = task
+        return exchange
 
     def feed(self, event: DataReceived) -> None:
         """Take a piece of the request's body, or of the tunnel."""

@@ -47,6 +47,9 @@ the loop because an application before it kept the task that both were to share.
 Variables = Sequence[tuple[contextvars.ContextVar[Any], Any]]
 """Context variables with values."""
 
+_count_holders: Callable[[object], int] = getattr(sys, "getrefcount", id)
+"""Where holders cannot be counted no task is shared."""
+
 _logger = logging.getLogger("uvicorn.error")
 _HEAD_HELD = int(ResponseState.HEAD_HELD)
 
@@ -279,10 +282,11 @@ class Turn:
         task = cast("RequestTask", asyncio.current_task(self._loop))
         if ready is self._ready:
             self._close(ready)
-        holders = weak_holders = 0
+        count_holders, count_weak_holders = _count_holders, getweakrefcount
+        holders = weak_holders = 0  # as no task has
         if self._shares:
-            holders, weak_holders = sys.getrefcount(task), getweakrefcount(task)
-        running, overwritten = self.running, self._overwritten
+            holders, weak_holders = count_holders(task), count_weak_holders(task)
+        running, overwritten, is_starting = self.running, self._overwritten, self._is_starting
         while ready:
             startable = ready.pop()
             exchange = startable.begin(task)
@@ -290,7 +294,7 @@ class Turn:
                 running.discard(startable)
                 self._tell_if_idle()
                 continue
-            if self._is_starting:
+            if is_starting:
                 self.current = exchange
             try:
                 result: object = await exchange.application(exchange.scope, exchange.receive, exchange.send)  # type: ignore[func-returns-value]
@@ -308,8 +312,8 @@ class Turn:
             if (
                 not ready
                 or task.is_touched
-                or sys.getrefcount(task) != holders
-                or getweakrefcount(task) != weak_holders
+                or count_holders(task) != holders
+                or count_weak_holders(task) != weak_holders
                 or len(context) != self._count
             ):
                 return
