@@ -99,7 +99,8 @@ class Turn:
     """
 
     __slots__ = (
-        "_answered", "_answered_since_s", "_context", "_count", "_is_flush_due", "_is_starting", "_loop",
+        "_answered", "_answered_since_s", "_context", "_count", "_is_flush_due", "_is_starting",
+        "_keeps_contexts", "_loop",
         "_overwritten", "_own_left", "_ready", "_shares", "_slow_left", "_unflushed", "_unflushed_since_s",
         "_variables", "current", "held", "on_idle", "running", "thread_id",
     )  # fmt: skip
@@ -108,6 +109,8 @@ class Turn:
         self, loop: asyncio.AbstractEventLoop, context: contextvars.Context, overwritten: Variables = ()
     ) -> None:
         self._loop = loop
+        # uvloop's keeps none.
+        self._keeps_contexts = isinstance(loop, asyncio.BaseEventLoop)
         self.thread_id = get_ident()
         self._context = context
         self._variables = tuple(context.items())
@@ -252,7 +255,10 @@ class Turn:
     def run_outside(self, function: Callable[[], object]) -> None:
         """Call something outside of every request's context: asyncio's loop keeps the context it is called in
         with what it is to call later, and with that all that a request has put there."""
-        self._context.copy().run(function)
+        if self._keeps_contexts:
+            self._context.copy().run(function)
+        else:
+            function()
 
     def _close(self, ready: list[Startable]) -> None:
         """What gets ready from now on is another turn's. These will be taken from the end of the list."""

@@ -87,7 +87,8 @@ class WebSocketChannel:
         self._is_ending = False
         """Nothing more is read but the peer's end."""
         self._has_news = False
-        self._taken_bytes = 0
+        self._taken_bytes: int | None = None
+        """As ``on_sweep`` saw it last; None before it looks behind the write brake."""
         self._stall_due = 0.0
         """For the peer to have taken more than ``_taken_bytes``."""
         self._deadline = 0.0
@@ -175,7 +176,8 @@ class WebSocketChannel:
     def brake(self) -> None:
         """The transport, or the stream's window, takes no more for now."""
         self.is_writable = False
-        self._taken_bytes = self._taken()
+        # To ask the kernel here would cost each large answer 1 us.
+        self._taken_bytes = None
         self._wait_for_progress()
         self._update_reading()
 
@@ -397,7 +399,9 @@ class WebSocketChannel:
     def _makes_progress(self, awake_s: float) -> bool:
         """False when the client has taken nothing for too long, and is told so."""
         taken = self._taken()
-        if taken > self._taken_bytes:
+        if self._taken_bytes is None:
+            self._taken_bytes = taken
+        elif taken > self._taken_bytes:
             # Slowly, but it takes something.
             self._taken_bytes = taken
             self._wait_for_progress()

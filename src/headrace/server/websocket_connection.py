@@ -75,13 +75,9 @@ class WebSocketConnection(WebSocketChannel, asyncio.Protocol):
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
         if not self.transport.is_closing():
-            was_writable = self.is_writable
-            if not was_writable:
+            if not self.is_writable:
                 self._given_bytes += sum(map(len, pieces))
             write_pieces(self.transport, pieces)
-            if was_writable and not self.is_writable:
-                # The brake may have come with the first piece; the others were not counted.
-                self._taken_bytes = self._taken()
 
     def _set_reading(self, wanted: bool) -> None:
         if self.transport.is_closing():
