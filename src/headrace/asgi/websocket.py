@@ -181,8 +181,7 @@ class WebSocketSession(HTTPExchange):
     def end(self, code: int, reason: str = "") -> None:
         """The session is over: ``receive`` gives what has come before, then ``websocket.disconnect``."""
         if self._end is None:
-            self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self._wake()
+            self.replace_end(code, reason)
 
     def replace_end(self, code: int, reason: str) -> None:
         """Behind messages of a client that is gone stands its own end, which nobody has been told yet."""

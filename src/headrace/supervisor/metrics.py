@@ -11,7 +11,7 @@ from headrace.server.seat import Cause
 from headrace.supervisor.child import Child
 from headrace.telemetry.metrics.build import declare_build
 from headrace.telemetry.metrics.family import Family, Kind
-from headrace.telemetry.metrics.merge import MAX_SERIES, Merged
+from headrace.telemetry.metrics.merge import Merged, limit_over_all
 from headrace.telemetry.metrics.page import MergedPages, PageKind
 from headrace.telemetry.metrics.process import SUPERVISOR, ProcessMetrics
 from headrace.telemetry.metrics.store import Store
@@ -43,7 +43,7 @@ class Books:
     """
 
     def __init__(self, refresh: Callable[[], Awaitable[None]], max_series: int) -> None:
-        self._merged = Merged(max_series=max(MAX_SERIES, max_series))
+        self._merged = Merged(max_series=limit_over_all(max_series))
         self._pages = MergedPages(lambda: self._merged, refresh)
         self._has_opened = asyncio.Event()
         registry = self._merged.registry

@@ -198,7 +198,7 @@ class HTTP1Engine(Responder):
         if self._partial is None:
             if not data or data[0] in _LINE_ENDS:
                 # RFC 9112 §2.2: empty lines before a request are skipped.
-                data = data.lstrip(b"\r\n")
+                data = data.lstrip(_LINE_ENDS)
                 if not data:
                     return NO_EVENTS
             if is_alone and data.endswith(b"\r\n\r\n") and len(data) <= self._parser.limits.head_bytes:

@@ -35,6 +35,11 @@ PATIENCE_LOOKS = 3
 Labels = tuple[str, ...]
 
 
+def limit_over_all(max_series: int) -> int:
+    """The limit over all processes of which one may have ``max_series`` of a family."""
+    return max(MAX_SERIES, max_series)
+
+
 class Merged:
     """The books of all processes.
 

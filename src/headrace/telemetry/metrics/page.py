@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from headrace.telemetry.metrics.bridge import refresh_collected
 from headrace.telemetry.metrics.build import declare_build
 from headrace.telemetry.metrics.exposition import Format, render
-from headrace.telemetry.metrics.merge import MAX_SERIES, Merged
+from headrace.telemetry.metrics.merge import Merged, limit_over_all
 from headrace.telemetry.metrics.registry import process_registry
 from headrace.telemetry.metrics.store import Store
 
@@ -92,7 +92,7 @@ class _OwnBooks:
     def __call__(self) -> Merged:
         store = process_registry().store
         if store is not self._store:
-            limit = max(MAX_SERIES, process_registry().max_series)
+            limit = limit_over_all(process_registry().max_series)
             self._store, self._merged = store, Merged(max_series=limit)
             declare_build(self._merged.registry)
             self._merged.attach(store)
